@@ -1,0 +1,1 @@
+"""The working tree -> chunks -> passages. Knows nobody above it."""

@@ -1,0 +1,77 @@
+"""Settings of the index, and how every package reads its own: `nightschool.toml`, then the environment, which wins."""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from typing import ClassVar, Self
+
+from pydantic import Field, ValidationError
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+
+from indexer.workspace import Workspace
+
+
+class BadSettings(Exception):
+    """A setting is unknown or out of range; the message names it. Nothing is ever replaced by a default."""
+
+
+class SectionSettings(BaseSettings):
+    """One section of `nightschool.toml`; `NIGHTSCHOOL_<SECTION>__<FIELD>` in the environment wins over the file."""
+
+    model_config = SettingsConfigDict(extra="forbid", frozen=True)
+    section: ClassVar[str]
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        return env_settings, init_settings
+
+    @classmethod
+    def read(cls, workspace: Workspace) -> Self:
+        """This section as it stands for `workspace`. Raises `BadSettings` with one line per fault."""
+        unknown = sorted(
+            name
+            for name in os.environ
+            if name.startswith(f"NIGHTSCHOOL_{cls.section.upper()}__")
+            and name.split("__", 1)[1].lower() not in cls.model_fields
+        )
+        if unknown:
+            raise BadSettings(f"the environment sets {', '.join(unknown)}, which nightschool does not know")
+        try:
+            return cls(**_read_table(workspace, cls.section))
+        except ValidationError as error:
+            faults = "; ".join(f"[{cls.section}] {'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
+            raise BadSettings(f"{workspace.settings_file.name} or the environment: {faults}") from error
+
+
+def _read_table(workspace: Workspace, section: str) -> dict[str, object]:
+    try:
+        with workspace.settings_file.open("rb") as file:
+            table = tomllib.load(file).get(section, {})
+    except FileNotFoundError:
+        return {}
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise BadSettings(f"{workspace.settings_file}: not valid TOML: {error}") from error
+    if not isinstance(table, dict):
+        raise BadSettings(f"{workspace.settings_file}: [{section}] must be a table")
+    return table
+
+
+class IndexerSettings(SectionSettings):
+    """[indexer]"""
+
+    section: ClassVar[str] = "indexer"
+    model_config = SettingsConfigDict(env_prefix="NIGHTSCHOOL_INDEXER__", extra="forbid", frozen=True)
+
+    embedder: str = Field(
+        "all-MiniLM-L6-v2", description="all-MiniLM-L6-v2 (inside an installed package), or any sentence-transformers name"
+    )
+    max_file_bytes: int = Field(1_000_000, gt=0, description="files larger than this are not indexed; bytes")
+    chroma: str = Field("", description="empty: an embedded Chroma in .nightschool; or http://host:port of a Chroma server")

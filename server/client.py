@@ -1,0 +1,192 @@
+"""Door to a running backend: how the command line, the language server and scripts find it, start it and ask it.
+
+Imports nothing heavy: the language server must be ready in half a second.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import aclosing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+import httpx
+
+from indexer.workspace import Workspace
+
+Json = dict[str, Any]
+BACKEND_FILE = "backend.json"
+TOKEN_FILE = "token"  # noqa: S105 - a file's name
+
+
+class BackendUnavailable(Exception):
+    """No backend answers, or it refused; the message is fit to show."""
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """One server-sent event of `/ask`: `name` is notice, text, done or error."""
+
+    name: str
+    data: Json
+
+
+class Backend:
+    """A running backend of one workspace. An async context manager; every call raises `BackendUnavailable`."""
+
+    def __init__(self, url: str, token: str, pid: int) -> None:
+        self.url = url
+        self.pid = pid
+        self._http = httpx.AsyncClient(
+            base_url=url,
+            headers={"Authorization": f"Bearer {token}"},
+            # An answer may wait for an engine that takes two minutes to start; connecting never takes long on loopback.
+            timeout=httpx.Timeout(600, connect=5),
+            trust_env=False,  # a proxy variable must not send questions about private code elsewhere
+        )
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        await self._http.aclose()
+
+    async def get(self, path: str, **params: str | int) -> Json:
+        return await self._call("GET", path, params=params)
+
+    async def post(self, path: str, body: Json | None = None) -> Json:
+        return await self._call("POST", path, json=body or {})
+
+    async def ask(self, body: Json) -> AsyncIterator[Event]:
+        """The events of an answer. Closing the iterator drops the connection, which stops the generation."""
+        try:
+            async with self._http.stream(
+                "POST", "/ask", json=body, headers={"Accept": "text/event-stream"}
+            ) as response:
+                if response.status_code != 200:
+                    await response.aread()
+                    raise BackendUnavailable(_refusal(response))
+                async with aclosing(_server_sent_events(response)) as events:
+                    async for event in events:
+                        yield event
+        except httpx.HTTPError as error:
+            raise BackendUnavailable(f"the backend at {self.url} broke off: {error or type(error).__name__}") from error
+
+    async def _call(self, method: str, path: str, **options: Any) -> Json:
+        try:
+            response = await self._http.request(method, path, **options)
+        except httpx.HTTPError as error:
+            raise BackendUnavailable(f"no backend answers at {self.url}: {error or type(error).__name__}") from error
+        # /readyz says what is missing with 503: an answer, not a failure.
+        if response.is_error and not (path == "/readyz" and response.status_code == 503):
+            raise BackendUnavailable(_refusal(response))
+        body: Json = response.json()
+        return body
+
+
+async def _server_sent_events(response: httpx.Response) -> AsyncIterator[Event]:
+    name = "message"
+    async for line in response.aiter_lines():
+        field, _, value = line.partition(": ")
+        if field == "event":
+            name = value
+        elif field == "data":
+            yield Event(name, json.loads(value))
+
+
+def _refusal(response: httpx.Response) -> str:
+    try:
+        body = response.json()
+        error = body.get("error") or body.get("detail") or body
+        return str(error["message"] if isinstance(error, dict) and "message" in error else error)
+    except (json.JSONDecodeError, AttributeError):
+        return f"the backend answered {response.status_code}"
+
+
+def read_backend(workspace: Workspace) -> Backend | None:
+    """The backend that says it serves `workspace` and whose process lives; None when there is none. Asks nobody."""
+    try:
+        about = json.loads((workspace.state / BACKEND_FILE).read_text())
+        token = (workspace.state / TOKEN_FILE).read_text().strip()
+        pid, url = int(about["pid"]), str(about["url"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return Backend(url, token, pid) if _is_alive(pid) else None
+
+
+async def find_backend(workspace: Workspace) -> Backend | None:
+    """The backend of `workspace` if it answers; None when there is none or what answers is somebody else."""
+    backend = read_backend(workspace)
+    if backend is None:
+        return None
+    try:
+        alive = await backend.get("/healthz")
+        if alive.get("workspace") == str(workspace.root):
+            return backend
+    except BackendUnavailable:
+        pass
+    await backend.close()
+    return None
+
+
+async def start_backend(
+    workspace: Workspace, tell: Callable[[str], None] = lambda _: None, timeout_s: float = 60
+) -> Backend:
+    """Find the backend of `workspace` or start one that outlives us, and wait until it answers (not until the engine does).
+
+    What it writes goes to `.nightschool/logs/serve.log`. Raises `BackendUnavailable` with that log's last line.
+    """
+    if (found := await find_backend(workspace)) is not None:
+        return found
+    workspace.make_state_folder()
+    workspace.logs.mkdir(exist_ok=True)
+    log_file = workspace.logs / "serve.log"
+    tell(f"starting the backend of {workspace.root} (log: {log_file})")
+    process = await asyncio.to_thread(_spawn, workspace, log_file)
+    deadline = time.monotonic() + timeout_s
+    while time.monotonic() < deadline:
+        if (found := await find_backend(workspace)) is not None:
+            return found
+        if process.poll() is not None:
+            # Somebody else may have won the race to start it; theirs is then the one to use.
+            if (found := await find_backend(workspace)) is not None:
+                return found
+            raise BackendUnavailable(f"the backend ended at once: {_last_line(log_file)}")
+        await asyncio.sleep(0.1)
+    raise BackendUnavailable(f"the backend did not answer within {timeout_s:.0f} s; see {log_file}")
+
+
+def _spawn(workspace: Workspace, log_file: Path) -> subprocess.Popen[bytes]:
+    with log_file.open("ab") as log:
+        return subprocess.Popen(
+            [sys.executable, "-m", "nightschool", "serve", "--workspace", str(workspace.root)],
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+        )
+
+
+def _is_alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+def _last_line(log_file: Path) -> str:
+    lines = log_file.read_text(errors="replace").strip().splitlines()
+    return lines[-1] if lines else f"nothing in {log_file}"

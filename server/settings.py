@@ -1,0 +1,39 @@
+"""Settings of the backend and of the engine it supervises."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import ClassVar
+
+from pydantic import Field, SecretStr
+from pydantic_settings import SettingsConfigDict
+
+from indexer.settings import SectionSettings
+
+
+class ServerSettings(SectionSettings):
+    """[server]"""
+
+    section: ClassVar[str] = "server"
+    model_config = SettingsConfigDict(env_prefix="NIGHTSCHOOL_SERVER__", extra="forbid", frozen=True)
+
+    model: str = Field("auto", description="base model: auto, a catalogue name, a Hugging Face id, a folder, or a .gguf file")
+    models_cache: Path = Field(
+        Path("~/.cache/nightschool/models"), description="where base models are unpacked once, for all workspaces"
+    )
+    host: str = Field("127.0.0.1", description="address to listen on; only loopback is accepted")
+    port: int = Field(0, ge=0, le=65535, description="port to listen on; 0 takes a free one")
+    engine_url: str = Field("", description="an OpenAI-compatible server to use instead of our own vLLM, as http://host:port/v1")
+    engine_key: SecretStr = Field(SecretStr(""), description="its API key")
+    engine_context: int = Field(4096, ge=512, description="the longest prompt and completion the engine holds; tokens")
+    engine_kv_cache_gib: int = Field(1, ge=1, description="memory for vLLM's key-value cache on CPU; GiB")
+    engine_start_timeout_s: float = Field(600, gt=0, description="an engine that has not answered by then has failed; seconds")
+    engine_memory_gib: float = Field(
+        3, gt=0, description="free memory that must be there beyond twice the weights before an engine is started; GiB"
+    )
+    eager: bool = Field(False, description="start vLLM without compilation: ready sooner, slower tokens")
+    passages: int = Field(8, ge=0, le=50, description="passages searched for a question")
+    max_tokens: int = Field(384, ge=1, description="longest completion when the request does not say; tokens")
+    temperature: float = Field(0.0, ge=0, le=2, description="sampling temperature when the request does not say")
+    queue: int = Field(32, ge=1, description="questions in work or waiting at once; beyond it the answer is 429")
+    body_bytes: int = Field(1 << 20, gt=0, description="longest request body; bytes")

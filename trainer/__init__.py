@@ -1,0 +1,1 @@
+"""One night: sources -> corpus -> adapter -> verdict."""
