@@ -1,0 +1,82 @@
+"""Merging an adapter into its base model, in a process of its own: `python -m server.merge BASE ADAPTER OUT`.
+
+On a CPU the engine serves the merged folder: vLLM's LoRA there gathers the adapter per token, and at rank 512 a
+prefill of 256 tokens took 38 s where the merged layer took 0.4 s.
+"""
+
+from __future__ import annotations
+
+import shutil
+import sys
+import tempfile
+from pathlib import Path
+
+from server.adapter_files import check_files
+
+# Written into the folder last: a folder without it is not whole.
+DONE = "merged.json"
+
+
+class MergeError(Exception):
+    """The adapter could not be merged; the message says why."""
+
+
+def merge(base: Path, adapter: Path, out: Path) -> Path:
+    """The folder `out`, holding the base model with the adapter merged in (bf16 safetensors, tokenizer).
+
+    Does nothing when it is there already; a reader sees it whole or not at all. Raises `MergeError` when the adapter
+    does not fit, `OSError` when the disk is full.
+    """
+    if (out / DONE).is_file():
+        return out
+    if fault := check_files(adapter):
+        raise MergeError(f"{adapter}: {fault}")
+    out.parent.mkdir(parents=True, exist_ok=True)
+    staging = Path(tempfile.mkdtemp(prefix=".merging-", dir=out.parent))
+    try:
+        _merge_into(base, adapter, staging)
+        (staging / DONE).write_text("{}\n")
+        shutil.rmtree(out, ignore_errors=True)
+        staging.chmod(0o755)
+        staging.rename(out)
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+    return out
+
+
+def _merge_into(base: Path, adapter: Path, staging: Path) -> None:
+    import torch
+    from peft import PeftModel
+    from transformers import AutoModelForCausalLM
+
+    # Added in float32 and rounded once at the end: adding in bf16 loses what is below 1/256 of a weight.
+    model = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32, local_files_only=True)
+    try:
+        merged = PeftModel.from_pretrained(model, adapter, local_files_only=True).merge_and_unload()
+    except (RuntimeError, ValueError) as error:
+        raise MergeError(f"{adapter.name} does not fit {base.name}: {str(error).splitlines()[0]}") from error
+    merged.to(torch.bfloat16).save_pretrained(staging)
+    for file in base.iterdir():
+        # The tokenizer as it is in the base model's folder, byte for byte; peft and transformers would rewrite it.
+        if (
+            file.is_file()
+            and not (staging / file.name).exists()
+            and file.suffix in {".json", ".jinja", ".txt", ".model"}
+        ):
+            shutil.copyfile(file, staging / file.name)
+
+
+def main(arguments: list[str]) -> int:
+    if len(arguments) != 3:
+        sys.stderr.write("usage: python -m server.merge BASE_FOLDER ADAPTER_FOLDER OUT\n")
+        return 2
+    try:
+        merge(*map(Path, arguments))
+    except (MergeError, OSError) as error:
+        sys.stderr.write(f"\n{error}\n")
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main(sys.argv[1:]))
