@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -130,7 +131,7 @@ async def find_backend(workspace: Workspace) -> Backend | None:
     if backend is None:
         return None
     try:
-        alive = await backend.get("/healthz")
+        alive = await backend.get("/readyz")
         if alive.get("workspace") == str(workspace.root):
             return backend
     except BackendUnavailable:
@@ -142,7 +143,7 @@ async def find_backend(workspace: Workspace) -> Backend | None:
 async def start_backend(
     workspace: Workspace, tell: Callable[[str], None] = lambda _: None, timeout_s: float = 60
 ) -> Backend:
-    """Find the backend of `workspace` or start one that outlives us, and wait until it answers (not until the engine does).
+    """Find the backend of `workspace` or start one that outlives us; wait until it answers, not until its engine does.
 
     What it writes goes to `.nightschool/logs/serve.log`. Raises `BackendUnavailable` with that log's last line.
     """
@@ -190,3 +191,17 @@ def _is_alive(pid: int) -> bool:
 def _last_line(log_file: Path) -> str:
     lines = log_file.read_text(errors="replace").strip().splitlines()
     return lines[-1] if lines else f"nothing in {log_file}"
+
+
+def stop_backend(workspace: Workspace, timeout_s: float = 30) -> bool:
+    """End the backend of `workspace` and wait until it is gone; False when none was running."""
+    backend = read_backend(workspace)
+    if backend is None:
+        return False
+    os.kill(backend.pid, signal.SIGTERM)
+    deadline = time.monotonic() + timeout_s
+    while _is_alive(backend.pid) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    if _is_alive(backend.pid):
+        raise BackendUnavailable(f"the backend (pid {backend.pid}) does not end; see {workspace.logs / 'serve.log'}")
+    return True

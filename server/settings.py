@@ -17,17 +17,23 @@ class ServerSettings(SectionSettings):
     section: ClassVar[str] = "server"
     model_config = SettingsConfigDict(env_prefix="NIGHTSCHOOL_SERVER__", extra="forbid", frozen=True)
 
-    model: str = Field("auto", description="base model: auto, a catalogue name, a Hugging Face id, a folder, or a .gguf file")
+    model: str = Field(
+        "auto", description="base model: auto, a catalogue name, a Hugging Face id, a folder, or a .gguf file"
+    )
     models_cache: Path = Field(
         Path("~/.cache/nightschool/models"), description="where base models are unpacked once, for all workspaces"
     )
     host: str = Field("127.0.0.1", description="address to listen on; only loopback is accepted")
     port: int = Field(0, ge=0, le=65535, description="port to listen on; 0 takes a free one")
-    engine_url: str = Field("", description="an OpenAI-compatible server to use instead of our own vLLM, as http://host:port/v1")
+    engine_url: str = Field(
+        "", description="an OpenAI-compatible server to use instead of our own vLLM, as http://host:port/v1"
+    )
     engine_key: SecretStr = Field(SecretStr(""), description="its API key")
     engine_context: int = Field(4096, ge=512, description="the longest prompt and completion the engine holds; tokens")
     engine_kv_cache_gib: int = Field(1, ge=1, description="memory for vLLM's key-value cache on CPU; GiB")
-    engine_start_timeout_s: float = Field(600, gt=0, description="an engine that has not answered by then has failed; seconds")
+    engine_start_timeout_s: float = Field(
+        600, gt=0, description="an engine that has not answered by then has failed; seconds"
+    )
     engine_memory_gib: float = Field(
         3, gt=0, description="free memory that must be there beyond twice the weights before an engine is started; GiB"
     )

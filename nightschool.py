@@ -1,0 +1,430 @@
+"""The front door: parses, opens doors, calls, prints. No logic. What is heavy is imported where it is needed."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from indexer.workspace import Workspace, find_workspace
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from server.client import Backend
+
+# Private by default: no command of ours lets a library report anything or look for anything on the network by itself.
+QUIET = {
+    "ANONYMIZED_TELEMETRY": "False",
+    "DO_NOT_TRACK": "1",
+    "HF_HUB_DISABLE_TELEMETRY": "1",
+    "TOKENIZERS_PARALLELISM": "false",
+    "VLLM_NO_USAGE_STATS": "1",
+    "GRADIO_ANALYTICS_ENABLED": "False",
+    "UNSLOTH_DISABLE_STATISTICS": "1",
+}
+OUR_PACKAGES = ("indexer", "server", "trainer")
+
+app = typer.Typer(
+    no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="markdown"
+)
+adapters_app = typer.Typer(no_args_is_help=True, help="The kept adapters and the one in service.")
+app.add_typer(adapters_app, name="adapters")
+
+WorkspaceOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--workspace", "-w", help="The repository. Default: the nearest folder with nightschool.toml or .git."
+    ),
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
+
+
+@app.callback()
+def about() -> None:
+    """A coding assistant that studies your repository at night and answers from its current code by day.
+
+    Everything runs on this machine. `nightschool COMMAND --help` shows examples.
+    """
+
+
+@app.command()
+def index(
+    workspace: WorkspaceOption = None,
+    as_json: JsonOption = False,
+    explain: Annotated[str | None, typer.Option(help="Say why this file is or is not in the index.")] = None,
+) -> None:
+    """Bring the index up to the working tree. Interrupted, it goes on where it stopped.
+
+    Examples: `nightschool index`, `nightschool index --explain src/app.py`
+    """
+    from server.console import out, print_table
+    from server.local import explain_file, update_index
+
+    place = find_workspace(workspace)
+    if explain is not None:
+        why = asyncio.run(explain_file(place, explain))
+        print(json.dumps({"path": explain, "why": why})) if as_json else out.print(why)
+        return
+    report = asyncio.run(update_index(place))
+    if as_json:
+        print(json.dumps(report))
+        return
+    print(_index_line(report))
+    skipped = sorted(report["skipped"].items(), key=lambda item: -item[1])
+    if skipped:
+        print_table("not indexed", ["reason", "files"], [[reason, str(count)] for reason, count in skipped])
+
+
+@app.command()
+def search(
+    query: Annotated[str | None, typer.Argument(help="What to look for: words, a symbol, a question.")] = None,
+    k: Annotated[int, typer.Option("-k", min=1, max=200, help="How many passages.")] = 10,
+    jsonl: Annotated[
+        bool, typer.Option("--jsonl", help="Queries on stdin, one a line; one JSON object a line.")
+    ] = False,
+    workspace: WorkspaceOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Find the passages that answer a query.
+
+    Examples: `nightschool search "where are retries configured"`, `nightschool search --jsonl < queries.txt`
+    """
+    from server.console import print_passages
+    from server.local import open_search
+
+    if (query is None) == (not jsonl):
+        raise typer.BadParameter("give a QUERY, or --jsonl with queries on standard input")
+
+    async def run() -> None:
+        async with open_search(find_workspace(workspace)) as find:
+            for line in _lines(query):
+                found = await find(line, k)
+                print(json.dumps(found), flush=True) if jsonl or as_json else print_passages(found["passages"])
+
+    asyncio.run(run())
+
+
+@app.command()
+def collect(workspace: WorkspaceOption = None, as_json: JsonOption = False) -> None:
+    """Write the corpus: what tonight's training would read, with a ledger of every example's source."""
+    from dataclasses import asdict
+
+    from trainer.night import collect as collect_corpus
+
+    from server.console import progress
+    from trainer.settings import TrainerSettings
+
+    place = find_workspace(workspace)
+    with progress("collecting") as advance:
+        report = collect_corpus(place, TrainerSettings.read(place), lambda p: advance(p.stage, p.done, p.total))
+    print(json.dumps(asdict(report), default=str) if as_json else _sentence(asdict(report)))
+
+
+@app.command()
+def train(
+    workspace: WorkspaceOption = None,
+    budget: Annotated[float | None, typer.Option(min=0.1, help="Stop cleanly after this many MINUTES.")] = None,
+    model: Annotated[str | None, typer.Option(help="Base model; default: [server] model.")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Train an adapter on the corpus and put it in service. Interrupted, the adapter in service stays as it was.
+
+    Examples: `nightschool train --budget 10`
+    """
+    _choose_model(model)
+    place = find_workspace(workspace)
+    manifest = _train(place, budget)
+    if as_json:
+        print(json.dumps(manifest, default=str))
+        return
+    print(f"in service: {place.adapters / manifest['version']}")
+    print(_loss_line(manifest))
+
+
+@app.command()
+def serve(
+    workspace: WorkspaceOption = None,
+    port: Annotated[int | None, typer.Option(min=0, max=65535, help="Default: [server] port, or a free one.")] = None,
+    model: Annotated[str | None, typer.Option(help="Base model; default: [server] model.")] = None,
+) -> None:
+    """Run the backend: index, watcher, engine and HTTP on loopback, until Ctrl-C.
+
+    Examples: `nightschool serve`, `nightschool serve --port 8765`
+    """
+    from server.run import run_backend
+
+    _choose_model(model)
+    if port is not None:
+        os.environ["NIGHTSCHOOL_SERVER__PORT"] = str(port)
+    run_backend(find_workspace(workspace))
+
+
+@app.command()
+def stop(workspace: WorkspaceOption = None) -> None:
+    """End the backend of this workspace, with its engine."""
+    from server.client import stop_backend
+
+    stopped = stop_backend(find_workspace(workspace))
+    print("stopped" if stopped else "no backend was running")
+
+
+@app.command()
+def ask(
+    question: Annotated[str, typer.Argument(help="The question.")],
+    workspace: WorkspaceOption = None,
+    as_json: JsonOption = False,
+    retrieval: Annotated[bool, typer.Option(help="Search the index for passages.")] = True,
+    adapter: Annotated[str | None, typer.Option(help="A kept version, or `none` for the bare base model.")] = None,
+    path: Annotated[str | None, typer.Option(help="A file the question is about, relative to the workspace.")] = None,
+) -> None:
+    """Ask about the code. Starts the backend if it is not running.
+
+    Examples: `nightschool ask "Where is the token checked?"`, `nightschool ask --adapter none --json "..."`
+    """
+    from server.client import start_backend
+    from server.console import say
+
+    body = {"question": question, "retrieval": retrieval, "adapter": adapter, "path": path}
+
+    async def run() -> None:
+        async with await start_backend(find_workspace(workspace), say) as backend:
+            await _wait_until_ready(backend)
+            await _ask(backend, body, as_json)
+
+    asyncio.run(run())
+
+
+@app.command()
+def lsp(
+    workspace: WorkspaceOption = None,
+    stdio: Annotated[bool, typer.Option("--stdio", help="The only way; for editors.")] = True,
+) -> None:
+    """Run the language server on standard input and output; editors start it."""
+    from server.lsp import run_language_server
+
+    run_language_server(workspace)
+
+
+@app.command()
+def demo(
+    path: Annotated[Path, typer.Argument(help="The repository.")] = Path(),
+    model: Annotated[str, typer.Option(help="Base model.")] = "auto",
+    budget: Annotated[float, typer.Option(min=0.1, help="MINUTES of training.")] = 3.0,
+    question: Annotated[
+        str, typer.Option(help="What to ask at the end.")
+    ] = "What does this repository do, and where does it start?",
+    once: Annotated[bool, typer.Option("--once", help="End the backend after the answer.")] = False,
+) -> None:
+    """The whole loop on PATH: index, collect, train, serve, ask.
+
+    Examples: `nightschool demo --once`, `nightschool demo ~/src/app --budget 10 --question "Where are retries set?"`
+    """
+    from server.client import start_backend, stop_backend
+    from server.console import out, say
+    from server.local import update_index
+
+    place = find_workspace(path)
+    _choose_model(model)
+    started = time.monotonic()
+
+    def step(name: str) -> None:
+        say(f"[{time.monotonic() - started:4.0f} s] {name}")
+
+    step(f"1/5 index {place.root}")
+    report = asyncio.run(update_index(place))
+    print(_index_line(report))
+    step(f"2/5 collect and 3/5 train, {budget:g} minutes")
+    manifest = _train(place, budget)
+    print(_loss_line(manifest))
+
+    async def serve_and_ask() -> None:
+        step("4/5 serve")
+        async with await start_backend(place, say) as backend:
+            await _wait_until_ready(backend, manifest["version"])
+            step(f"5/5 ask: {question}")
+            await _ask(backend, {"question": question}, as_json=False)
+            if not once:
+                out.print(
+                    f"\nThe backend runs at {backend.url} (token: {place.state / 'token'}). `nightschool stop` ends it."
+                )
+
+    try:
+        asyncio.run(serve_and_ask())
+    finally:
+        if once:
+            stop_backend(place)
+    step("done")
+
+
+@adapters_app.command("list")
+def adapters_list(workspace: WorkspaceOption = None, as_json: JsonOption = False) -> None:
+    """The kept adapters, newest first, and which is in service."""
+    from server.adapter import list_adapters, read_current
+    from server.console import print_table
+
+    place = find_workspace(workspace)
+    current = read_current(place.adapters)
+    kept = list_adapters(place.adapters)
+    in_service = current.version if current else None
+    if as_json:
+        print(
+            json.dumps({"in_service": in_service, "adapters": [json.loads(a.manifest.model_dump_json()) for a in kept]})
+        )
+        return
+    manifests = [(a.version, a.manifest.base_model.name, a.manifest.losses) for a in kept]
+    rows = [
+        [
+            "*" if version == in_service else "",
+            version,
+            base,
+            _loss(losses.held_out_before),
+            _loss(losses.held_out_after),
+        ]
+        for version, base, losses in manifests
+    ]
+    print_table(
+        "adapters (* in service)" if kept else "no adapters yet: nightschool train",
+        ["", "version", "base model", "loss before", "after"],
+        rows,
+    )
+
+
+@adapters_app.command("show")
+def adapters_show(version: str, workspace: WorkspaceOption = None) -> None:
+    """Everything about one adapter: its manifest as JSON."""
+    from server.adapter import find_adapter
+
+    print(find_adapter(find_workspace(workspace).adapters, version).manifest.model_dump_json(indent=2))
+
+
+@adapters_app.command("promote")
+def adapters_promote(version: str, workspace: WorkspaceOption = None) -> None:
+    """Put a kept adapter in service; a running backend swaps without dropping a request."""
+    from server.adapter import promote
+
+    print(f"in service: {promote(find_workspace(workspace).adapters, version).version}")
+
+
+@adapters_app.command("rollback")
+def adapters_rollback(workspace: WorkspaceOption = None) -> None:
+    """Back to the adapter before this one (or to the bare base model)."""
+    from server.adapter import rollback
+
+    adapter = rollback(find_workspace(workspace).adapters)
+    print(f"in service: {adapter.version if adapter else 'the base model'}")
+
+
+def main() -> None:
+    """Run the command line. Our own errors are one line on stderr and exit code 1; wrong usage is 2."""
+    os.environ.update({name: value for name, value in QUIET.items() if name not in os.environ})
+    try:
+        app()
+    except KeyboardInterrupt:
+        _end("interrupted; what was finished is kept")
+    except BrokenPipeError:
+        sys.exit(1)
+    except Exception as error:
+        if type(error).__module__.split(".")[0] not in OUR_PACKAGES and not isinstance(error, OSError):
+            raise
+        _end(str(error))
+
+
+def _end(message: str) -> None:
+    from server.console import fail
+
+    fail(message)
+    sys.exit(1)
+
+
+def _lines(query: str | None) -> Iterator[str]:
+    if query is not None:
+        yield query
+        return
+    for line in sys.stdin:
+        if line.strip():
+            yield line.rstrip("\n")
+
+
+def _choose_model(model: str | None) -> None:
+    """The model asked for, for this process and those it starts."""
+    if model is not None and model != "auto":
+        os.environ["NIGHTSCHOOL_SERVER__MODEL"] = model
+
+
+def _train(place: Workspace, budget: float | None) -> dict[str, Any]:
+    from trainer.night import run_training
+
+    from server.console import progress
+    from trainer.settings import TrainerSettings
+
+    with progress("training") as advance:
+        return run_training(
+            place, TrainerSettings.read(place), budget, lambda p: advance(p.text, p.done, p.total)
+        ).model_dump()
+
+
+async def _wait_until_ready(backend: Backend, adapter: str | None = None) -> None:
+    """Return when the backend can answer (with `adapter`, if given), or when its engine has failed: it says so then."""
+    from server.client import BackendUnavailable
+    from server.console import progress
+
+    with progress("getting ready") as advance:
+        while True:
+            state = await backend.get("/readyz")
+            if state["engine"]["name"] == "failed":
+                raise BackendUnavailable(state["engine"]["reason"])
+            if state["ready"] and (adapter is None or state["adapter"] == adapter):
+                return
+            advance("; ".join(state["reasons"]) or state["engine"]["reason"], 0, None)
+            await asyncio.sleep(0.5)
+
+
+async def _ask(backend: Backend, body: dict[str, Any], as_json: bool) -> None:
+    from contextlib import aclosing
+
+    from server.client import BackendUnavailable
+    from server.console import print_answer
+
+    written = False
+    async with aclosing(backend.ask(body)) as events:
+        async for event in events:
+            if event.name == "text" and not as_json:
+                written = True
+                print(event.data["delta"], end="", flush=True)
+            elif event.name == "error":
+                raise BackendUnavailable(event.data["message"])
+            elif event.name == "done" and as_json:
+                print(json.dumps(event.data))
+            elif event.name == "done":
+                print()
+                print_answer(event.data, written)
+
+
+def _index_line(report: dict[str, Any]) -> str:
+    embedded = f"({report['embedded']} embedded now)"
+    return f"{report['files']} files, {report['chunks']} chunks {embedded}, {report['seconds']:.1f} s"
+
+
+def _loss_line(manifest: dict[str, Any]) -> str:
+    losses = manifest["losses"]
+    before, after = _loss(losses["held_out_before"]), _loss(losses["held_out_after"])
+    return f"adapter {manifest['version']}: loss on held-out files {before} before, {after} after"
+
+
+def _loss(loss: float | None) -> str:
+    return "-" if loss is None else f"{loss:.3f}"
+
+
+def _sentence(facts: dict[str, Any]) -> str:
+    return "\n".join(f"{name.replace('_', ' ')}: {value}" for name, value in facts.items())
+
+
+if __name__ == "__main__":
+    main()

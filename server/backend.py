@@ -1,0 +1,117 @@
+"""The backend of one workspace, opened at the edge: the index with its watcher, the engine, and the doors to both."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import ExitStack, asynccontextmanager, suppress
+from dataclasses import dataclass, field
+
+from indexer.index import Index, IndexState, IndexUnavailable, Progress, UpdateReport, open_index
+from indexer.search import Passage
+
+from indexer.settings import IndexerSettings
+from indexer.workspace import Workspace
+from server.assist import Doors
+from server.base_model import resolve_base_model
+from server.engine import end_stale_engines
+from server.serving import Serving
+from server.settings import ServerSettings
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(slots=True)
+class IndexKeeper:
+    """The index of a backend: open, brought up to date, then watched. `reason` says what is missing, or is ""."""
+
+    index: Index
+    reason: str = "the index is being read"
+    progress: Progress | None = None
+    _updating: threading.Lock = field(default_factory=threading.Lock)
+
+    def update(self) -> UpdateReport:
+        """Bring the index up to the working tree; one update at a time. Raises `IndexUnavailable`."""
+        with self._updating:
+            report = self.index.update(self._note)
+            self.progress = None
+            self.reason = ""
+            return report
+
+    def _note(self, progress: Progress) -> None:
+        self.progress = progress
+        self.reason = f"{progress.stage}: {progress.done} of {progress.total}"
+
+
+@dataclass(frozen=True, slots=True)
+class Backend:
+    """What the HTTP edge needs: `doors` to answer with, the index and the engines to report on."""
+
+    workspace: Workspace
+    settings: ServerSettings
+    keeper: IndexKeeper
+    serving: Serving
+    doors: Doors
+
+    async def search(self, query: str, k: int, overlays: Mapping[str, str]) -> Sequence[Passage]:
+        return await self.doors.search(query, k, overlays)
+
+    def missing(self) -> list[str]:
+        """What keeps the backend from being ready; empty when it is."""
+        engine = "" if self.serving.state.name in ("ready", "swapping") else self.serving.state.reason
+        return [reason for reason in (self.keeper.reason, engine) if reason]
+
+
+@asynccontextmanager
+async def open_backend(workspace: Workspace, tell: Callable[[str], None]) -> AsyncIterator[Backend]:
+    """The running backend of `workspace`, until left. Returns before the engine is ready: `missing` says what is not.
+
+    Raises `IndexUnavailable` when another process owns the workspace, `BaseModelUnavailable`, `BadSettings`.
+    """
+    settings, indexer_settings = ServerSettings.read(workspace), IndexerSettings.read(workspace)
+    with ExitStack() as stack:
+        index = await asyncio.to_thread(stack.enter_context, open_index(workspace, indexer_settings))
+        if ended := end_stale_engines(workspace.state):
+            tell(f"ended {ended} engine(s) that a killed backend had left")
+        cache = settings.models_cache.expanduser()
+        base_model = await asyncio.to_thread(resolve_base_model, settings.model, cache, tell)
+        tell(f"base model {base_model.name}: {base_model.why}")
+        keeper, serving = IndexKeeper(index), Serving(workspace, settings, base_model)
+        tasks = [asyncio.create_task(_keep_index(keeper)), asyncio.create_task(serving.run())]
+        try:
+            yield Backend(workspace, settings, keeper, serving, _doors(index, serving))
+        finally:
+            for task in tasks:
+                task.cancel()
+            for task in tasks:
+                with suppress(asyncio.CancelledError):
+                    await task
+
+
+async def _keep_index(keeper: IndexKeeper) -> None:
+    """Bring the index up to date and keep it there."""
+    with ExitStack() as stack:
+        try:
+            # Watching first: what is saved while the tree is read must not be missed.
+            await asyncio.to_thread(stack.enter_context, keeper.index.watch())
+            report = await asyncio.to_thread(keeper.update)
+            log.info("index: %d files, %d chunks, %.1f s", report.files, report.chunks, report.seconds)
+        except IndexUnavailable as error:
+            keeper.reason = str(error)
+            log.error("%s", error)
+        await asyncio.Event().wait()
+
+
+def _doors(index: Index, serving: Serving) -> Doors:
+    async def search(query: str, k: int, overlays: Mapping[str, str]) -> Sequence[Passage]:
+        return await asyncio.to_thread(index.search, query, k, overlays)
+
+    async def freshness() -> IndexState:
+        return await asyncio.to_thread(index.state)
+
+    def still_there(passage: Passage) -> bool:
+        return index.is_current(passage.path, passage.start_line, passage.end_line, passage.sha256)
+
+    return Doors(search, still_there, freshness, serving.borrow)

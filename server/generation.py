@@ -1,0 +1,167 @@
+"""Door to an OpenAI-compatible engine (vLLM): a prompt in, the pieces of its completion out."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import httpx
+from tokenizers import Tokenizer
+
+from server.prompt import Turn
+
+
+class GenerationError(Exception):
+    """The engine refused, broke off or sent what is no completion; the message is fit to show."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sampling:
+    """How to write a completion. `max_tokens` bounds its length; `temperature` 0 takes the likeliest token."""
+
+    max_tokens: int = 384
+    temperature: float = 0.0
+    top_p: float = 1.0
+    stop: tuple[str, ...] = ()
+    seed: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Finish:
+    """The end of a completion: `reason` is stop or length, tokens as the engine counted them."""
+
+    reason: str
+    prompt_tokens: int
+    completion_tokens: int
+
+
+class Model(Protocol):
+    """What can answer: an engine that serves a base model, with an adapter (its version) or without (None)."""
+
+    adapter: str | None
+    base_model: str
+    context_tokens: int
+
+    def count_tokens(self, text: str) -> int: ...
+
+    def generate(self, messages: Sequence[Turn], sampling: Sampling) -> AsyncIterator[str | Finish]: ...
+
+
+def token_counter(folder: Path | None) -> Callable[[str], int]:
+    """Counts with the model's own tokenizer in `folder`; without one a figure that is too high rather than too low."""
+    if folder is None:
+        # Code makes 2.5 to 4 UTF-8 bytes a token in today's vocabularies.
+        return lambda text: len(text.encode()) // 2 + 1
+    tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    tokenizer.no_truncation()
+    return lambda text: len(tokenizer.encode(text, add_special_tokens=False).ids)
+
+
+class Engine:
+    """One model behind an OpenAI-compatible server at `url` (ends in /v1)."""
+
+    def __init__(
+        self,
+        url: str,
+        key: str,
+        served_name: str,
+        *,
+        base_model: str,
+        adapter: str | None,
+        context_tokens: int,
+        count_tokens: Callable[[str], int],
+    ) -> None:
+        self.base_model = base_model
+        self.adapter = adapter
+        self.context_tokens = context_tokens
+        self.count_tokens = count_tokens
+        self._served_name = served_name
+        self._http = httpx.AsyncClient(
+            base_url=url,
+            headers={"Authorization": f"Bearer {key}"} if key else {},
+            timeout=httpx.Timeout(120, connect=5),
+            limits=httpx.Limits(max_connections=256),
+            trust_env=False,
+        )
+
+    @property
+    def address(self) -> tuple[str, int]:
+        """Host and port of the engine."""
+        return self._http.base_url.host, self._http.base_url.port or 80
+
+    async def close(self) -> None:
+        await self._http.aclose()
+
+    async def probe(self) -> None:
+        """Write one token. Raises `GenerationError` when the engine cannot."""
+        async with aclosing(self.generate([Turn("user", "Say yes.")], Sampling(max_tokens=1))) as pieces:
+            async for _ in pieces:
+                pass
+
+    async def generate(self, messages: Sequence[Turn], sampling: Sampling) -> AsyncIterator[str | Finish]:
+        """The completion's pieces as they are written, then one `Finish`. Closing the iterator stops the engine."""
+        try:
+            async with (
+                self._http.stream("POST", "/chat/completions", json=self._request(messages, sampling)) as response,
+                aclosing(_chunks(response)) as chunks,
+            ):
+                async for piece in _pieces(chunks):
+                    yield piece
+        except httpx.TimeoutException as error:
+            raise GenerationError("the engine stopped answering") from error
+        except httpx.HTTPError as error:
+            raise GenerationError(f"the engine broke off: {error or type(error).__name__}") from error
+
+    def _request(self, messages: Sequence[Turn], sampling: Sampling) -> dict[str, Any]:
+        # Rebuilt from known fields: nothing that a client sends reaches the engine unread.
+        body: dict[str, Any] = {
+            "model": self._served_name,
+            "messages": [{"role": turn.role, "content": turn.content} for turn in messages],
+            "max_tokens": sampling.max_tokens,
+            "temperature": sampling.temperature,
+            "top_p": sampling.top_p,
+            "stream": True,
+            "stream_options": {"include_usage": True},
+        }
+        if sampling.stop:
+            body["stop"] = list(sampling.stop)
+        if sampling.seed is not None:
+            body["seed"] = sampling.seed
+        return body
+
+
+async def _chunks(response: httpx.Response) -> AsyncIterator[dict[str, Any]]:
+    if response.status_code != 200:
+        await response.aread()
+        raise GenerationError(f"the engine answered {response.status_code}: {response.text[:200]}")
+    async for line in response.aiter_lines():
+        if not line.startswith("data: "):
+            continue
+        if line == "data: [DONE]":
+            return
+        try:
+            chunk = json.loads(line[6:])
+            error = chunk.get("error")
+        except (ValueError, AttributeError) as wrong:
+            raise GenerationError("the engine sent something that is no completion") from wrong
+        if error:
+            raise GenerationError(
+                f"the engine failed: {error.get('message', error) if isinstance(error, dict) else error}"
+            )
+        yield chunk
+    raise GenerationError("the engine broke off in the middle of its answer")
+
+
+async def _pieces(chunks: AsyncIterator[dict[str, Any]]) -> AsyncIterator[str | Finish]:
+    reason, usage = "stop", {"prompt_tokens": 0, "completion_tokens": 0}
+    async for chunk in chunks:
+        usage = chunk.get("usage") or usage
+        for choice in chunk.get("choices") or []:
+            reason = choice.get("finish_reason") or reason
+            if text := (choice.get("delta") or {}).get("content"):
+                yield text
+    yield Finish(reason, int(usage["prompt_tokens"]), int(usage["completion_tokens"]))

@@ -1,0 +1,273 @@
+"""The HTTP edge: FastAPI routes over `assist`, the index and the adapters. No logic of its own."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections.abc import AsyncIterator, Mapping
+from contextlib import aclosing
+from dataclasses import asdict
+from typing import Annotated, Any
+
+from fastapi import FastAPI, Query, Request
+from fastapi.encoders import jsonable_encoder
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse, Response, StreamingResponse
+from indexer.index import IndexUnavailable
+from pydantic import BaseModel, ConfigDict, Field
+from starlette.exceptions import HTTPException
+
+from server.adapter import AdapterError, UnknownAdapter, list_adapters, promote, rollback
+from server.assist import AnswerEvent, Done, Notice, Text, Wish, answer
+from server.auth import Gate
+from server.backend import Backend
+from server.generation import GenerationError, Sampling
+from server.openai_api import (
+    MODEL_IN_SERVICE,
+    ChatRequest,
+    RequestRefused,
+    completion_json,
+    completion_stream,
+    error_json,
+    read_chat,
+)
+from server.prompt import Question, Turn
+from server.shapes import Json, done_json, search_json
+
+
+class AskTurn(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+    role: str = Field(pattern="^(user|assistant)$")
+    content: str
+
+
+class AskBody(BaseModel):
+    """A question in nightschool's own shape."""
+
+    model_config = ConfigDict(extra="forbid")
+    question: str = Field(min_length=1, max_length=8_000)
+    path: str | None = Field(None, max_length=4096, description="the open file, relative to the workspace")
+    buffer: str | None = Field(None, description="the open file's unsaved text")
+    selection: str = Field("", description="the marked part of it")
+    conversation: list[AskTurn] = Field(default_factory=list, max_length=100, description="earlier turns, oldest first")
+    retrieval: bool = True
+    k: int | None = Field(None, ge=0, le=50, description="passages to search for")
+    adapter: str | None = Field(None, description='a kept version, "none" for the bare base model')
+    max_tokens: int | None = Field(None, ge=1, description="longest answer; tokens")
+
+
+def make_app(backend: Backend, token: str) -> FastAPI:
+    """The whole HTTP application over an open backend."""
+    # No /docs: FastAPI's page loads its scripts from outside the machine.
+    app = FastAPI(title="nightschool", docs_url=None, redoc_url=None)
+    app.add_middleware(Gate, token=token, body_bytes=backend.settings.body_bytes)
+    _add_errors(app)
+    _add_state_routes(app, backend)
+    app.state.queue = _Queue(backend.settings.queue)
+    _add_answer_routes(app, backend, app.state.queue)
+    _add_adapter_routes(app, backend)
+    return app
+
+
+class _Queue:
+    """How many questions are in work or waiting; the one too many is told to come back."""
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._held = 0
+
+    async def held(self, events: AsyncIterator[AnswerEvent]) -> AsyncIterator[AnswerEvent]:
+        """`events`, counted while they run. Raises `HTTPException` 429 before the first when there are too many."""
+        if self._held >= self._most:
+            raise HTTPException(429, f"{self._most} questions are waiting already", {"Retry-After": "5"})
+        self._held += 1
+        try:
+            async for event in events:
+                yield event
+        finally:
+            self._held -= 1
+
+
+def _add_state_routes(app: FastAPI, backend: Backend) -> None:
+    @app.get("/healthz", summary="Alive")
+    async def healthz() -> Json:
+        return {"ok": True}
+
+    @app.get("/readyz", summary="Ready, or what is missing (503)")
+    async def readyz() -> JSONResponse:
+        missing = backend.missing()
+        state = backend.serving.state
+        body = {
+            "ready": not missing,
+            "reasons": missing,
+            "engine": asdict(state),
+            "workspace": str(backend.workspace.root),
+        }
+        body |= {"adapter": backend.serving.adapter, "base_model": backend.serving.base_model.name}
+        body["index"] = {"reason": backend.keeper.reason}
+        return JSONResponse(body, 503 if missing else 200)
+
+    @app.get("/freshness", summary="How current the index is")
+    async def freshness() -> Json:
+        return asdict(await backend.doors.freshness())
+
+    @app.get("/search", summary="Passages for a query")
+    async def search(
+        q: Annotated[str, Query(min_length=1, max_length=8_000)], k: Annotated[int, Query(ge=1, le=200)] = 10
+    ) -> Json:
+        started = time.perf_counter()
+        passages = await backend.search(q, k, {})
+        return search_json(q, (time.perf_counter() - started) * 1000, passages)
+
+    @app.post("/index", summary="Bring the index up to the working tree now")
+    async def index() -> Json:
+        return asdict(await asyncio.to_thread(backend.keeper.update))
+
+    @app.get("/index/explain", summary="Why a file is or is not in the index")
+    async def explain(path: str) -> Json:
+        return {"path": path, "why": await asyncio.to_thread(backend.keeper.index.explain, path)}
+
+
+def _add_answer_routes(app: FastAPI, backend: Backend, queue: _Queue) -> None:
+    @app.post("/ask", summary="A grounded answer, as JSON or as server-sent events")
+    async def ask(body: AskBody, request: Request) -> Response:
+        events = queue.held(answer(*_read_ask(body, backend), backend.doors))
+        if "text/event-stream" in request.headers.get("accept", ""):
+            return await _streaming(events, _ask_events)
+        return JSONResponse(done_json(await _last(events)))
+
+    @app.post("/v1/chat/completions", summary="OpenAI's chat completions, with retrieval inside")
+    async def chat(body: ChatRequest) -> Response:
+        question, wish = read_chat(body, backend.serving.base_model.name, backend.settings)
+        events = queue.held(answer(question, wish, backend.doors))
+        if body.stream:
+            usage = body.stream_options is not None and body.stream_options.include_usage
+            return await _streaming(events, lambda events: completion_stream(events, body.model, usage))
+        return JSONResponse(completion_json(await _last(events), body.model))
+
+    @app.get("/v1/models", summary="The adapter in service, the kept versions, the base model")
+    async def models() -> Json:
+        base = backend.serving.base_model.name
+        adapters = await asyncio.to_thread(list_adapters, backend.workspace.adapters)
+        about = [{"id": MODEL_IN_SERVICE, "root": backend.serving.adapter or base, "parent": base}]
+        about += [{"id": adapter.version, "root": adapter.version, "parent": base} for adapter in adapters]
+        about.append({"id": base, "root": base, "parent": None})
+        return {
+            "object": "list",
+            "data": [{"object": "model", "created": 0, "owned_by": "nightschool", **m} for m in about],
+        }
+
+
+def _add_adapter_routes(app: FastAPI, backend: Backend) -> None:
+    folder = backend.workspace.adapters
+
+    @app.get("/adapters", summary="The kept adapters and the one in service")
+    async def adapters() -> Json:
+        kept = await asyncio.to_thread(list_adapters, folder)
+        return {"in_service": backend.serving.adapter, "adapters": jsonable_encoder([a.manifest for a in kept])}
+
+    @app.post("/adapters/rollback", summary="Back to the adapter before this one")
+    async def roll_back() -> Json:
+        adapter = await asyncio.to_thread(rollback, folder)
+        return {"version": adapter.version if adapter else None}
+
+    @app.post("/adapters/{version}/promote", summary="Put a kept adapter in service")
+    async def promote_version(version: str) -> Json:
+        adapter = await asyncio.to_thread(promote, folder, version)
+        return {"version": adapter.version}
+
+
+def _read_ask(body: AskBody, backend: Backend) -> tuple[Question, Wish]:
+    settings = backend.settings
+    turns = tuple(Turn(turn.role, turn.content) for turn in body.conversation)
+    question = Question(body.question, body.path, body.buffer, body.selection, turns)
+    passages = settings.passages if body.k is None else body.k
+    sampling = Sampling(body.max_tokens or settings.max_tokens, settings.temperature)
+    return question, Wish(body.retrieval, passages, body.adapter, sampling)
+
+
+async def _ask_events(events: AsyncIterator[AnswerEvent]) -> AsyncIterator[bytes]:
+    try:
+        async for event in events:
+            match event:
+                case Notice(text):
+                    yield _sse("notice", {"text": text})
+                case Text(delta):
+                    yield _sse("text", {"delta": delta})
+                case Done() as done:
+                    yield _sse("done", done_json(done))
+    except (GenerationError, ValueError) as error:
+        yield _sse("error", {"message": str(error)})
+
+
+async def _streaming(events: AsyncIterator[AnswerEvent], shape: Any) -> StreamingResponse:
+    """A stream whose first event has come: what fails before it is an error status, not a broken stream."""
+    first = await anext(aiter(events))
+
+    async def all_events() -> AsyncIterator[AnswerEvent]:
+        # Closed from outside when the reader leaves, which must stop the engine's work at once.
+        async with aclosing(events):  # type: ignore[type-var]
+            yield first
+            async for event in events:
+                yield event
+
+    async def lines() -> AsyncIterator[bytes]:
+        async with aclosing(all_events()) as every, aclosing(shape(every)) as shaped:
+            async for line in shaped:
+                yield line
+
+    return StreamingResponse(lines(), media_type="text/event-stream", headers={"Cache-Control": "no-store"})
+
+
+async def _last(events: AsyncIterator[AnswerEvent]) -> Done:
+    done: Done | None = None
+    async for event in events:
+        done = event if isinstance(event, Done) else done
+    assert done is not None
+    return done
+
+
+def _sse(name: str, data: Mapping[str, Any]) -> bytes:
+    return f"event: {name}\ndata: {json.dumps(data)}\n\n".encode()
+
+
+def _add_errors(app: FastAPI) -> None:
+    """Every error in OpenAI's shape, with a message that says what to do."""
+
+    def said(status: int, message: str, **more: Any) -> JSONResponse:
+        kind = "invalid_request_error" if status < 500 else "server_error"
+        return JSONResponse(error_json(message, kind, **more), status)
+
+    @app.exception_handler(RequestRefused)
+    async def refused(_: Request, error: RequestRefused) -> JSONResponse:
+        return said(error.status, str(error), param=error.param, code=error.code)
+
+    @app.exception_handler(RequestValidationError)
+    async def invalid(_: Request, error: RequestValidationError) -> JSONResponse:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"][1:]) or "body"
+        return said(400, f"{where}: {first['msg']}", param=where)
+
+    @app.exception_handler(UnknownAdapter)
+    async def unknown(_: Request, error: UnknownAdapter) -> JSONResponse:
+        return said(404, str(error), param="model", code="model_not_found")
+
+    @app.exception_handler(AdapterError)
+    async def bad_adapter(_: Request, error: AdapterError) -> JSONResponse:
+        return said(409, str(error))
+
+    @app.exception_handler(HTTPException)
+    async def http_error(_: Request, error: HTTPException) -> JSONResponse:
+        response = said(error.status_code, str(error.detail))
+        response.headers.update(error.headers or {})
+        return response
+
+    @app.exception_handler(ValueError)
+    async def too_long(_: Request, error: ValueError) -> JSONResponse:
+        return said(400, str(error))
+
+    @app.exception_handler(IndexUnavailable)
+    @app.exception_handler(GenerationError)
+    async def down(_: Request, error: Exception) -> JSONResponse:
+        return said(503, str(error))

@@ -1,0 +1,84 @@
+"""`nightschool serve`: the backend behind uvicorn, from the first line of log to the last process ended."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import os
+import signal
+import socket
+from datetime import UTC, datetime
+
+import uvicorn
+
+from indexer.workspace import Workspace, write_atomically
+from server.auth import LOOPBACK_NAMES, read_or_make_token
+from server.backend import Backend, open_backend
+from server.client import BACKEND_FILE, read_backend
+from server.console import say
+from server.http import make_app
+from server.settings import ServerSettings
+
+log = logging.getLogger(__name__)
+
+
+class CannotServe(Exception):
+    """The backend cannot start; the message says what to do."""
+
+
+def run_backend(workspace: Workspace) -> None:
+    """Serve `workspace` until SIGINT or SIGTERM. Raises `CannotServe` and what `open_backend` raises."""
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    for noisy in ("httpx", "chromadb", "sentence_transformers"):
+        logging.getLogger(noisy).setLevel(logging.WARNING)
+    settings = ServerSettings.read(workspace)
+    if settings.host not in LOOPBACK_NAMES:
+        raise CannotServe(
+            f"[server] host {settings.host} is not loopback: put a proxy with TLS in front of 127.0.0.1 instead"
+        )
+    if (running := read_backend(workspace)) is not None and running.pid != os.getpid():
+        raise CannotServe(f"a backend of {workspace.root} runs already: {running.url} (pid {running.pid})")
+    asyncio.run(_serve(workspace, settings))
+
+
+async def _serve(workspace: Workspace, settings: ServerSettings) -> None:
+    token = read_or_make_token(workspace)
+    with _listen(settings) as listener:
+        async with open_backend(workspace, say) as backend:
+            server = _Server(uvicorn.Config(make_app(backend, token), log_level="warning", lifespan="off"))
+            _announce(backend, listener)
+            try:
+                await server.serve(sockets=[listener])
+            finally:
+                (workspace.state / BACKEND_FILE).unlink(missing_ok=True)
+                say("stopping")
+
+
+class _Server(uvicorn.Server):
+    """uvicorn that ends open streams when asked to stop, instead of waiting for their readers."""
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        self.force_exit = True
+        await super().shutdown(sockets)
+
+
+def _listen(settings: ServerSettings) -> socket.socket:
+    listener = socket.socket(socket.AF_INET6 if ":" in settings.host else socket.AF_INET)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((settings.host, settings.port))
+    except OSError as error:
+        listener.close()
+        raise CannotServe(f"port {settings.port} is in use: give another with --port, or 0 for a free one") from error
+    return listener
+
+
+def _announce(backend: Backend, listener: socket.socket) -> None:
+    host, port = listener.getsockname()[:2]
+    url = f"http://{f'[{host}]' if ':' in host else host}:{port}"
+    about = {"pid": os.getpid(), "url": url, "started_at": datetime.now(UTC).isoformat(timespec="seconds")}
+    write_atomically(backend.workspace.state / BACKEND_FILE, json.dumps(about) + "\n")
+    say(f"serving {backend.workspace.root} at {url} (token in {backend.workspace.state / 'token'})")
+    # SIGHUP: the terminal that started us was closed. End as on SIGTERM, with the engine.
+    signal.signal(signal.SIGHUP, lambda *_: os.kill(os.getpid(), signal.SIGTERM))
