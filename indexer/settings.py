@@ -71,7 +71,10 @@ class IndexerSettings(SectionSettings):
     model_config = SettingsConfigDict(env_prefix="NIGHTSCHOOL_INDEXER__", extra="forbid", frozen=True)
 
     embedder: str = Field(
-        "all-MiniLM-L6-v2", description="all-MiniLM-L6-v2 (inside an installed package), or any sentence-transformers name"
+        "all-MiniLM-L6-v2",
+        description="all-MiniLM-L6-v2 (inside an installed package), or any sentence-transformers name",
     )
     max_file_bytes: int = Field(1_000_000, gt=0, description="files larger than this are not indexed; bytes")
-    chroma: str = Field("", description="empty: an embedded Chroma in .nightschool; or http://host:port of a Chroma server")
+    chroma: str = Field(
+        "", description="empty: an embedded Chroma in .nightschool; or http://host:port of a Chroma server"
+    )

