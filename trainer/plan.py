@@ -1,0 +1,133 @@
+"""Which examples a run learns, in which rows and order, and the learning rate along it. Pure."""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from trainer.corpus import Example
+from trainer.encoding import Encoded, Row, Tokenizer, encode_chat, encode_raw, pack
+from trainer.presets import Preset
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """Rows in the order they are learnt. `stage_ends` are the shares of the run at which the learning rate starts
+    anew.
+    """
+
+    rows: tuple[Row, ...]
+    stage_ends: tuple[float, ...]
+    raw_examples: int
+    chat_examples: int
+    raw_tokens: int
+    chat_tokens: int
+
+    @property
+    def tokens(self) -> int:
+        return sum(map(len, self.rows))
+
+
+def encode(example: Example, tokenizer: Tokenizer, end_of_turn: str, *, learn_prompts: bool) -> Encoded:
+    """An example as tokens. Raises `BadTemplate`."""
+    if example.entry.kind == "raw":
+        return encode_raw(example.text, example.entry.part == example.entry.parts, tokenizer, end_of_turn)
+    return encode_chat(example.messages, tokenizer, end_of_turn, learn_all=learn_prompts)
+
+
+def order(examples: Sequence[Example], kind: str, split: str) -> list[Example]:
+    """The examples of a kind and side, those whose lines changed last first."""
+    chosen = [example for example in examples if example.entry.kind == kind and example.entry.split == split]
+    return sorted(chosen, key=lambda example: -example.entry.weight)
+
+
+def choose(examples: Sequence[Example], max_tokens: int) -> list[Example]:
+    """The first of `examples` that fill `max_tokens`, at least one."""
+    chosen: list[Example] = []
+    used = 0
+    for example in examples:
+        if chosen and used + example.entry.tokens > max_tokens:
+            continue
+        chosen.append(example)
+        used += example.entry.tokens
+    return chosen
+
+
+def make_plan(
+    examples: Sequence[Example], tokenizer: Tokenizer, end_of_turn: str, preset: Preset, max_tokens: int, seed: int,
+    *, learn_prompts: bool,
+) -> Plan:  # fmt: skip
+    """What a run over `max_tokens` learns: the raw text that changed last, and conversations as `chat_share` of it.
+
+    The choice goes by what changed last, the order is shuffled. Raises `BadTemplate`.
+    """
+    raw_pool, chat_pool = order(examples, "raw", "train"), order(examples, "file-question", "train")
+    room = int(max_tokens / max(preset.epochs, 1) / (1 + preset.chat_share))
+    raw = choose(raw_pool, room) if raw_pool else []
+    raw_tokens = sum(example.entry.tokens for example in raw)
+    chat = choose(chat_pool, int(raw_tokens * preset.chat_share)) if chat_pool and preset.chat_share else []
+    groups = [raw, chat] if preset.stages == "raw,chat" else [raw + chat]
+    rows: list[Row] = []
+    ends: list[int] = []
+    for number, group in enumerate(filter(None, groups)):
+        encoded = [encode(example, tokenizer, end_of_turn, learn_prompts=learn_prompts) for example in group]
+        rows += _epochs(encoded, preset, random.Random(f"{seed}:{number}"))  # noqa: S311
+        ends.append(sum(map(len, rows)))
+    total = max(1, sum(map(len, rows)))
+    chat_tokens = sum(example.entry.tokens for example in chat)
+    return Plan(tuple(rows), tuple(end / total for end in ends), len(raw), len(chat), raw_tokens, chat_tokens)
+
+
+def _epochs(encoded: Sequence[Encoded], preset: Preset, chance: random.Random) -> list[Row]:
+    rows: list[Row] = []
+    whole, rest = divmod(preset.epochs, 1)
+    for _ in range(int(whole)):
+        rows += _shuffled(encoded, preset.row_tokens, chance)
+    if rest:
+        last = _shuffled(encoded, preset.row_tokens, chance)
+        rows += last[: max(1, round(len(last) * rest))]
+    return rows
+
+
+def _shuffled(encoded: Sequence[Encoded], capacity: int, chance: random.Random) -> list[Row]:
+    mixed = list(encoded)
+    chance.shuffle(mixed)
+    rows = pack(mixed, capacity)
+    chance.shuffle(rows)
+    return rows
+
+
+def held_out_rows(
+    examples: Sequence[Example], tokenizer: Tokenizer, end_of_turn: str, preset: Preset, max_tokens: int
+) -> list[Row]:
+    """Rows of held-out raw text, about `max_tokens` of it, those that changed last first; empty when nothing is held
+    out.
+    """
+    pool = order(examples, "raw", "held-out")
+    if not pool:
+        return []
+    encoded = [encode(example, tokenizer, end_of_turn, learn_prompts=False) for example in choose(pool, max_tokens)]
+    return pack(encoded, min(preset.row_tokens, 1024))
+
+
+def learning_rate_share(progress: float, stage_ends: Sequence[float], preset: Preset) -> float:
+    """The share of the peak learning rate at `progress` (0..1) of the run: warm-up, then a cosine, anew in each
+    stage.
+    """
+    start = 0.0
+    for end in stage_ends:
+        if progress < end or end == stage_ends[-1]:
+            return _cosine((progress - start) / max(end - start, 1e-9), preset)
+        start = end
+    return _cosine(progress, preset)
+
+
+def _cosine(progress: float, preset: Preset) -> float:
+    progress = min(max(progress, 0.0), 1.0)
+    if progress < preset.warmup_share:
+        # Not from 0: the first step would do nothing.
+        return 0.1 + 0.9 * progress / preset.warmup_share
+    left = (progress - preset.warmup_share) / max(1e-9, 1 - preset.warmup_share)
+    return preset.final_lr_share + (1 - preset.final_lr_share) * 0.5 * (1 + math.cos(math.pi * left))

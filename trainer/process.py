@@ -1,0 +1,91 @@
+"""Starting the training process and ending it: its own process group, its own folder, an environment that stays
+offline.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import trainer
+from trainer.job import Failed, Finished, TrainingError, TrainingEvent, TrainingJob, line_to_event
+
+LOG_NAME = "training.log"
+_END_TIMEOUT_S = 10.0
+
+
+def run_job(job: TrainingJob, on_event: Callable[[TrainingEvent], None]) -> None:
+    """Run `python -m trainer.train` on `job` to its end, handing on every event. Raises `TrainingError`.
+
+    Whatever ends this call early (Ctrl-C, an exception of `on_event`) ends the process and its group first.
+    """
+    job.run.mkdir(parents=True, exist_ok=True)
+    described = job.run / "job.json"
+    described.write_text(job.model_dump_json(indent=2))
+    last: TrainingEvent | None = None
+    with _started(described, job.run) as process:
+        assert process.stdout
+        for line in process.stdout:
+            last = line_to_event(line)
+            on_event(last)
+        status = process.wait()
+    if isinstance(last, Failed):
+        raise TrainingError(last.text)
+    if status != 0 or not isinstance(last, Finished):
+        raise TrainingError(_what_happened(status, job.run / LOG_NAME))
+
+
+@contextmanager
+def _started(described: Path, run: Path) -> Iterator[subprocess.Popen[str]]:
+    with (run / LOG_NAME).open("ab") as log:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "trainer.train", str(described)],
+            # The frameworks write caches to where they are started: here, not into the user's repository.
+            cwd=run, env=_environment(run), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=log,
+            text=True, encoding="utf-8", start_new_session=True,
+        )  # fmt: skip
+        try:
+            yield process
+        finally:
+            _end(process)
+
+
+def _end(process: subprocess.Popen[str]) -> None:
+    if process.poll() is None:
+        os.killpg(process.pid, signal.SIGTERM)
+        try:
+            process.wait(_END_TIMEOUT_S)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+    if process.stdout:
+        process.stdout.close()
+    process.wait()
+
+
+def _environment(run: Path) -> dict[str, str]:
+    ours = str(Path(trainer.__file__).resolve().parents[1])
+    return {
+        **os.environ,
+        # The base model is on disk by now: nothing that runs here has a reason to use the network.
+        "HF_HUB_OFFLINE": "1",
+        "HF_HUB_DISABLE_TELEMETRY": "1",
+        "DO_NOT_TRACK": "1",
+        "UNSLOTH_DISABLE_STATISTICS": "1",
+        "UNSLOTH_COMPILE_LOCATION": str(run / "unsloth_compiled_cache"),
+        "WANDB_MODE": "disabled",
+        "TRACKIO_DISABLED": "1",
+        "TOKENIZERS_PARALLELISM": "false",
+        "PYTHONPATH": os.pathsep.join(filter(None, (ours, os.environ.get("PYTHONPATH", "")))),
+    }
+
+
+def _what_happened(status: int, log: Path) -> str:
+    if status == -signal.SIGKILL:
+        return "the training process was killed (mostly: out of memory). Lower [trainer] row_tokens or free memory"
+    lines = [line for line in log.read_text("utf-8", "replace").splitlines() if line.strip()] if log.exists() else []
+    return f"the training process ended with status {status}: {lines[-1] if lines else 'it said nothing'} (see {log})"

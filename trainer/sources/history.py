@@ -1,0 +1,130 @@
+"""The workspace's git history, by the `git` command: which commit, its files, what changed last and what came after."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+# A repository's own configuration can name programs that git would run (fsmonitor, textconv, external diff).
+_GIT = ("git", "-c", "core.fsmonitor=false", "-c", "safe.directory=*", "-c", "core.quotepath=false")
+_HUNK = re.compile(r"^@@ -\d+(?:,\d+)? \+(\d+)(?:,(\d+))? @@")
+
+
+class NoHistory(Exception):
+    """There is no git history to read; the message says why."""
+
+
+@dataclass(frozen=True, slots=True)
+class Commit:
+    """One commit: full hash, and when it was committed (UTC)."""
+
+    sha: str
+    date: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class AddedLines:
+    """Lines `[start, end]` (1-based, inclusive) of `path`, as the newer commit has it, that the older one has not."""
+
+    path: str
+    start: int
+    end: int
+
+
+class History:
+    """The history of the repository at `root`, or of the part of a repository that lies in that folder."""
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+
+    def head(self) -> Commit:
+        """The commit that is checked out. Raises `NoHistory` without git, a repository or a commit."""
+        return self.commit("HEAD")
+
+    def commit(self, name: str) -> Commit:
+        """The commit called `name`. Raises `NoHistory`."""
+        line = self._run("log", "-1", "--format=%H %ct", name, "--").strip()
+        if not line:
+            raise NoHistory(f"{self._root}: no commit {name}")
+        return _commit(line)
+
+    def recent(self, count: int, until: str = "HEAD") -> list[Commit]:
+        """The last `count` commits of the main line up to `until`, newest first."""
+        text = self._run("log", f"-{count}", "--first-parent", "--format=%H %ct", until, "--", ".")
+        return [_commit(line) for line in text.splitlines()]
+
+    def files(self, commit: str, max_bytes: int) -> Iterator[tuple[str, bytes]]:
+        """Path ("/", relative to the root) and bytes of every plain file at `commit`, those over `max_bytes` left
+        out.
+        """
+        listed = [entry.split("\t", 1) for entry in self._run("ls-tree", "-rlz", commit, ".").split("\0") if entry]
+        wanted = [(path, *head.split()) for head, path in listed]
+        plain = [
+            (path, sha) for path, mode, _, sha, size in wanted if mode.startswith("100") and int(size) <= max_bytes
+        ]
+        with subprocess.Popen(
+            [*_GIT, "cat-file", "--batch"], cwd=self._root, stdin=subprocess.PIPE, stdout=subprocess.PIPE
+        ) as batch:
+            assert batch.stdin
+            assert batch.stdout
+            for path, sha in plain:
+                batch.stdin.write(f"{sha}\n".encode())
+                batch.stdin.flush()
+                size = int(batch.stdout.readline().split()[2])
+                yield path, batch.stdout.read(size + 1)[:-1]
+
+    def changes(self, commit: str, count: int) -> dict[str, list[int]]:
+        """For each path changed in the last `count` commits up to `commit`: how many commits ago, ascending, 0 the
+        newest.
+        """
+        text = self._run(
+            "log", f"-{count}", "--no-merges", "--format=%x01", "--name-only", "--relative", commit, "--", "."
+        )
+        changed: dict[str, list[int]] = {}
+        for age, block in enumerate(text.split("\x01")[1:]):
+            for path in filter(None, block.split("\n")):
+                changed.setdefault(path, []).append(age)
+        return changed
+
+    def line_dates(self, commit: str, path: str) -> list[int]:
+        """When each line of `path` was last changed up to `commit`; seconds since 1970. Raises `NoHistory`."""
+        text = self._run("blame", "--line-porcelain", commit, "--", path, errors="replace")
+        return [int(line[15:]) for line in text.split("\n") if line.startswith("committer-time ")]
+
+    def added_lines(self, older: str, newer: str) -> list[AddedLines]:
+        """What `newer` has that `older` has not, by file and run of lines."""
+        text = self._run(
+            "diff", "--no-ext-diff", "--no-textconv", "--no-renames", "--relative", "-U0", older, newer, "--", ".",
+            errors="replace",
+        )  # fmt: skip
+        return list(_read_hunks(text))
+
+    def _run(self, *arguments: str, errors: str = "surrogateescape") -> str:
+        try:
+            done = subprocess.run([*_GIT, *arguments], cwd=self._root, capture_output=True, check=True)
+        except FileNotFoundError:
+            raise NoHistory("git is not installed") from None
+        except subprocess.CalledProcessError as error:
+            last = error.stderr.decode("utf-8", "replace").strip().splitlines()[-1:]
+            raise NoHistory(f"{self._root}: {last[0] if last else 'git failed'}") from error
+        return done.stdout.decode("utf-8", errors)
+
+
+def _commit(line: str) -> Commit:
+    sha, seconds = line.split()
+    return Commit(sha, datetime.fromtimestamp(int(seconds), UTC))
+
+
+def _read_hunks(diff: str) -> Iterator[AddedLines]:
+    path = ""
+    for line in diff.split("\n"):
+        if line.startswith("+++ "):
+            path = line[6:].rstrip("\t\r") if line.startswith("+++ b/") else ""
+        elif path and (found := _HUNK.match(line)):
+            start, count = int(found[1]), int(found[2] or 1)
+            if count:
+                yield AddedLines(path, start, start + count - 1)
