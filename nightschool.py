@@ -207,9 +207,9 @@ def lsp(
     stdio: Annotated[bool, typer.Option("--stdio", help="The only way; for editors.")] = True,
 ) -> None:
     """Run the language server on standard input and output; editors start it."""
-    from server.lsp import run_language_server
+    from server.lsp import serve_stdio
 
-    run_language_server(workspace)
+    sys.exit(serve_stdio(workspace))
 
 
 @app.command()

@@ -28,6 +28,8 @@ log = logging.getLogger(__name__)
 
 GIB = 1 << 30
 SERVED_NAME = "served"
+# Long enough for vLLM to leave its shared memory tidy; seconds.
+GRACE_S = 8.0
 
 
 class EngineError(Exception):
@@ -112,7 +114,7 @@ def start_engine(weights: Weights, settings: ServerSettings, state: Path, logs: 
     context = min(settings.engine_context, weights.base_model.context_length)
     with log_file.open("wb") as out:
         process = subprocess.Popen(
-            [sys.executable, "-m", "server.engine_guard", *_vllm_command(weights, settings, port, context)],
+            [sys.executable, "-m", "server.engine_guard", str(GRACE_S), *_vllm_command(weights, settings, port, context)],
             stdin=subprocess.PIPE,
             stdout=out,
             stderr=subprocess.STDOUT,

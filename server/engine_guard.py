@@ -1,8 +1,9 @@
 """The parent process of an engine: no engine outlives the backend, however the backend ends.
 
-Run as `python -m server.engine_guard COMMAND ...` at the head of a process group of its own, with a pipe from the
-backend as standard input. When the pipe closes (the backend ended or was killed) or SIGTERM comes, the whole group
-is asked to end and then killed. vLLM's own children survive a SIGKILL of vLLM (vllm issue 55510), not of the group.
+Run as `python -m server.engine_guard GRACE_S COMMAND ...` at the head of a process group of its own, with a pipe from
+the backend as standard input. When the pipe closes (the backend ended or was killed) or SIGTERM comes, the whole group
+is asked to end and after GRACE_S seconds killed. vLLM's own children survive a SIGKILL of vLLM (vllm issue 55510),
+not one of the group.
 """
 
 from __future__ import annotations
@@ -15,11 +16,10 @@ import subprocess
 import sys
 import time
 
-GRACE_S = 10.0
 _PR_SET_PDEATHSIG = 1
 
 
-def main(command: list[str]) -> int:
+def main(grace_s: float, command: list[str]) -> int:
     """Run `command` until it ends (its exit code is ours) or until the backend is gone (then 0)."""
     asked_to_end: list[int] = []
     signal.signal(signal.SIGTERM, lambda number, _: asked_to_end.append(number))
@@ -33,16 +33,16 @@ def main(command: list[str]) -> int:
         if readable and not os.read(0, 1):
             break
     if (code := child.poll()) is None:
-        _end_group(child)
+        _end_group(child, grace_s)
         return 0
     _kill_group_but_us()
     return code
 
 
-def _end_group(child: subprocess.Popen[bytes]) -> None:
+def _end_group(child: subprocess.Popen[bytes], grace_s: float) -> None:
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     os.killpg(0, signal.SIGTERM)
-    deadline = time.monotonic() + GRACE_S
+    deadline = time.monotonic() + grace_s
     while child.poll() is None and time.monotonic() < deadline:
         time.sleep(0.05)
     _kill_group_but_us()
@@ -60,4 +60,4 @@ def _kill_group_but_us() -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(main(float(sys.argv[1]), sys.argv[2:]))
