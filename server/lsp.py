@@ -1,175 +1,35 @@
-"""The edge to editors: the language server's handlers, which translate and delegate, and its start over stdio.
+"""The edge to editors: the language server's start over stdio. Stdout is the protocol; nothing here prints.
 
-`nightschool lsp` or `python -m server.lsp --workspace PATH`. Stdout is the protocol; nothing here prints.
+`nightschool lsp` or `python -m server.lsp --workspace PATH`. The handlers are in `lsp_handlers`.
 """
 
 from __future__ import annotations
 
 import argparse
-import asyncio
 import gc
-import logging
 import sys
-from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Any
 
-from lsprotocol import types
-from pygls.exceptions import JsonRpcInvalidParams
-
-from server.lsp_documents import path_of
-from server.lsp_server import NightschoolServer
-from server.lsp_types import ASK, SEARCH, STATUS, AskParams, BadParams, SearchParams, StatusParams, from_wire, to_wire
+from server.lsp_hello import early_answer, read_first, write_now
 from server.lsp_wire import claim_stdout
-
-VERSION = "0.1.0"
-
-
-def make_server(fallback: Path | None = None) -> NightschoolServer:
-    """A server with every handler. `fallback` is the folder for an editor that names none."""
-    server = NightschoolServer(VERSION, fallback)
-    _add_lifecycle(server)
-    _add_own_methods(server)
-    _add_commands(server)
-    _add_code_actions(server)
-    return server
-
-
-def _add_lifecycle(server: NightschoolServer) -> None:
-    @server.feature(types.INITIALIZE)
-    def initialize(params: types.InitializeParams) -> None:
-        try:
-            server.begin(params)
-        except BadParams as error:
-            raise JsonRpcInvalidParams(str(error).replace("params", "initializationOptions", 1)) from error
-        _add_completions(server)
-
-    @server.feature(types.INITIALIZED)
-    async def initialized(_: types.InitializedParams) -> None:
-        server.in_background(server.watch_parent())
-        await server.session()
-
-    @server.feature(types.TEXT_DOCUMENT_DID_SAVE)
-    async def did_save(params: types.DidSaveTextDocumentParams) -> None:
-        (await server.session()).poke(params.text_document.uri)
-
-    @server.feature(types.WORKSPACE_DID_CHANGE_WORKSPACE_FOLDERS)
-    async def folders_changed(params: types.DidChangeWorkspaceFoldersParams) -> None:
-        for change, folders in (
-            (server.folders.remove, params.event.removed),
-            (server.folders.add, params.event.added),
-        ):
-            for path in (path_of(folder.uri) for folder in folders):
-                if path is not None:
-                    change(path)
-        (await server.session()).follow_folders()
-
-
-def _add_own_methods(server: NightschoolServer) -> None:
-    @server.feature(ASK)
-    async def ask(params: Any) -> Any:
-        session = await server.session()
-        return await _answered(AskParams, params, session.ask)
-
-    @server.feature(SEARCH)
-    async def search(params: Any) -> Any:
-        session = await server.session()
-        return await _answered(SearchParams, params, session.search)
-
-    @server.feature(STATUS)
-    async def status(params: Any) -> Any:
-        session = await server.session()
-        return await _answered(StatusParams, params or {}, session.status)
-
-
-def _add_commands(server: NightschoolServer) -> None:
-    @server.command("nightschool.ask")
-    async def ask(arguments: list[Any]) -> Any:
-        asked = arguments[0] if arguments else {}
-        session = await server.session()
-        return await _answered(AskParams, {"question": asked} if isinstance(asked, str) else asked, session.ask)
-
-    @server.command("nightschool.answer")
-    async def answer(arguments: list[Any]) -> Any:
-        session = await server.session()
-        return await _answered(session.actions.params_type, arguments[0] if arguments else {}, session.actions.answer)
-
-    @server.command("nightschool.status")
-    async def status(arguments: list[Any]) -> None:
-        await (await server.session()).tell_status()
-
-    @server.command("nightschool.start")
-    async def start(arguments: list[Any]) -> Any:
-        session = await server.session()
-        return await _answered(StatusParams, arguments[0] if arguments else {}, session.start)
-
-    @server.command("nightschool.rollback")
-    async def rollback(arguments: list[Any]) -> Any:
-        session = await server.session()
-        return await _answered(StatusParams, arguments[0] if arguments else {}, session.roll_back)
-
-
-def _add_code_actions(server: NightschoolServer) -> None:
-    kinds = ["nightschool", types.CodeActionKind.QuickFix, types.CodeActionKind.RefactorRewrite]
-    options = types.CodeActionOptions(code_action_kinds=kinds, resolve_provider=True)
-
-    @server.feature(types.TEXT_DOCUMENT_CODE_ACTION, options)
-    async def code_actions(params: types.CodeActionParams) -> list[types.CodeAction]:
-        return (await server.session()).actions.offered(params)  # type: ignore[no-any-return]
-
-    @server.feature(types.CODE_ACTION_RESOLVE)
-    async def resolve(action: types.CodeAction) -> types.CodeAction:
-        session = await server.session()
-        return await _valid(session.actions.resolve(action))  # type: ignore[no-any-return]
-
-
-def _add_completions(server: NightschoolServer) -> None:
-    """Ghost text, and the plain completions that stand in for it: only what the editor's options ask for."""
-    if server.options.inline_completion:
-        # Without options pygls advertises nothing.
-        @server.feature(types.TEXT_DOCUMENT_INLINE_COMPLETION, types.InlineCompletionOptions())
-        async def inline(params: types.InlineCompletionParams) -> types.InlineCompletionList:
-            return await (await server.session()).inline_completion(params)  # type: ignore[no-any-return]
-
-    if server.options.completion:
-
-        @server.feature(types.TEXT_DOCUMENT_COMPLETION, types.CompletionOptions())
-        async def completion(params: types.CompletionParams) -> types.CompletionList:
-            return await (await server.session()).completion(params)  # type: ignore[no-any-return]
-
-    # Copilot's names: editors that speak to its server send them.
-    @server.feature("textDocument/didShowCompletion")
-    async def shown(_: Any) -> None:
-        (await server.session()).inline.shown += 1
-
-    @server.feature("textDocument/didPartiallyAcceptCompletion")
-    async def accepted(_: Any) -> None:
-        (await server.session()).inline.accepted += 1
-
-
-async def _answered(kind: type[Any], params: Any, method: Callable[[Any], Awaitable[Any]]) -> Any:
-    return to_wire(await _valid(_call(kind, params, method)))
-
-
-async def _call(kind: type[Any], params: Any, method: Callable[[Any], Awaitable[Any]]) -> Any:
-    return await method(from_wire(kind, params))
-
-
-async def _valid(work: Awaitable[Any]) -> Any:
-    try:
-        return await work
-    except BadParams as error:
-        raise JsonRpcInvalidParams(str(error)) from error
 
 
 def serve_stdio(fallback: Path | None = None) -> int:
-    """Serve one editor over stdin and stdout until it leaves; the exit code."""
-    logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
-    # pygls logs whole messages, which hold private code.
-    logging.getLogger("pygls").setLevel(logging.CRITICAL)
-    # What was imported stays: the collector need not look at it again.
+    """Serve one editor over stdin and stdout until it leaves; the exit code. `fallback`: where it names no folder."""
+    stdout = claim_stdout()
+    first, framing = read_first(0)
+    if first is None:
+        return 1
+    answer = early_answer(first)
+    if answer is not None:
+        write_now(stdout, answer)
+    # The imports make nothing but what stays; looking for garbage in between costs a tenth of them.
+    gc.disable()
+    from server.lsp_handlers import serve
+
     gc.freeze()
-    return asyncio.run(make_server(fallback).run(0, claim_stdout()))
+    gc.enable()
+    return serve(fallback, stdout, framing, first, is_answered=answer is not None)
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -19,6 +19,7 @@ from pygls.protocol import JsonRPCNotification, JsonRPCRequestMessage, LanguageS
 from pygls.protocol.json_rpc import JsonRPCResponseMessage
 
 from server.lsp_documents import Documents
+from server.lsp_hello import capabilities
 
 if TYPE_CHECKING:
     from cattrs import Converter
@@ -48,6 +49,7 @@ class MendedProtocol(LanguageServerProtocol):
         super().__init__(server, converter)
         self.documents = Documents()
         self._initialized = False
+        self._answered_early: int | str | None = None
         # Requests that we sent. pygls keeps them with the client's own, so that a client's response could hit either.
         self._sent: set[int | str] = set()
 
@@ -68,6 +70,20 @@ class MendedProtocol(LanguageServerProtocol):
             return self._receive_response(message)
         return self._refuse(_usable_id(message), _INVALID_REQUEST, "neither a method nor a result")
 
+    def receive_first(self, body: bytes, is_answered: bool) -> None:
+        """Handle the first message; one that `lsp_hello` has answered already gets no second answer."""
+        if not is_answered:
+            return self.receive(body)
+        message = json.loads(body)
+        self._answered_early = message["id"]
+        try:
+            params = self._structure(message)
+        except JsonRpcException:
+            # Capabilities that lsprotocol does not understand are taken for none; the rest holds.
+            params = self._structure({**message, "params": _understood(message["params"])})
+        self._run(types.INITIALIZE, self._answered_early, params)
+        return None
+
     def _receive_call(self, message: Json) -> None:
         method, is_request, msg_id = message["method"], "id" in message, _usable_id(message)
         if is_request and (fault := self._fault(message, msg_id)) is not None:
@@ -81,8 +97,6 @@ class MendedProtocol(LanguageServerProtocol):
         except JsonRpcException:
             log.info("params of %s do not fit", method)
             return self._refuse(msg_id, _INVALID_PARAMS, f"these are no params of {method}") if is_request else None
-        if method == types.INITIALIZE:
-            self._initialized = True
         self._run(method, msg_id if is_request else None, params)
         return None
 
@@ -138,6 +152,12 @@ class MendedProtocol(LanguageServerProtocol):
             future.set_result(self._converter.structure(message, result_type or JsonRPCResponseMessage).result)
         except Exception as error:
             future.set_exception(error)
+
+    def _send_response(self, msg_id: int | str, result: Any = None, error: types.ResponseError | None = None) -> None:
+        if msg_id == self._answered_early:
+            self._answered_early = None
+            return
+        super()._send_response(msg_id, result, error)
 
     def _refuse(self, msg_id: int | str | None, code: int, why: str) -> None:
         self._send_data({"jsonrpc": self.VERSION, "id": msg_id, "error": {"code": code, "message": why}})
@@ -227,8 +247,33 @@ class MendedProtocol(LanguageServerProtocol):
     @lsp_method(types.INITIALIZE)
     def lsp_initialize(self, params: types.InitializeParams) -> Any:
         result = yield from super().lsp_initialize(params)
-        result.capabilities.experimental = {"nightschool": {"ask": True, "status": True}}
-        return result
+        self._initialized = True
+        encoding = str(getattr(self.workspace.position_encoding, "value", self.workspace.position_encoding))
+        return {
+            "capabilities": capabilities(encoding, self._server.options),
+            "serverInfo": _to_json(result.server_info),
+        }
+
+
+def _understood(params: Json) -> Json:
+    """What of `initialize` can be read whatever else is in it."""
+    pid, root, folders = (params.get(name) for name in ("processId", "rootUri", "workspaceFolders"))
+    named = (
+        [f for f in folders if isinstance(f, dict) and isinstance(f.get("uri"), str)]
+        if isinstance(folders, list)
+        else []
+    )
+    return {
+        "processId": pid if isinstance(pid, int) else None,
+        "rootUri": root if isinstance(root, str) else None,
+        "workspaceFolders": [{"uri": folder["uri"], "name": ""} for folder in named],
+        "initializationOptions": params.get("initializationOptions"),
+        "capabilities": {},
+    }
+
+
+def _to_json(info: types.ServerInfo | None) -> Json:
+    return {"name": info.name, "version": info.version} if info else {}
 
 
 def _usable_id(message: Json) -> int | str | None:

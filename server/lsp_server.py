@@ -22,7 +22,7 @@ from server.lsp_documents import Folders, path_of
 from server.lsp_progress import BackendProgress, request_progress
 from server.lsp_protocol import MendedProtocol, RequestFailed
 from server.lsp_types import Options, StatusResult, from_wire
-from server.lsp_wire import StdinReader, StdoutWriter
+from server.lsp_wire import Framing, StdinReader, StdoutWriter
 
 log = logging.getLogger(__name__)
 
@@ -49,13 +49,17 @@ class NightschoolServer(LanguageServer):
 
     # Life
 
-    async def run(self, stdin: int, stdout: int) -> int:
-        """Serve until `exit`, the end of stdin, a client that died or a broken stdout; the exit code."""
+    async def run(self, stdin: int, stdout: int, framing: Framing, first: bytes, is_answered: bool) -> int:
+        """Serve until `exit`, the end of stdin, a client that died or a broken stdout; the exit code.
+
+        `first` is the first message, read already together with what `framing` holds, and answered if `is_answered`.
+        """
         loop = asyncio.get_running_loop()
         self._stopped = loop.create_future()
         self._writer = StdoutWriter(stdout, lambda: loop.call_soon_threadsafe(self.stop, 1))
         self.protocol.set_writer(self._writer)
-        StdinReader(stdin, loop, self.protocol.receive, lambda: self.stop(1))
+        self.protocol.receive_first(first, is_answered)
+        StdinReader(stdin, framing, loop, self.protocol.receive, lambda: self.stop(1))
         code = await self._stopped
         await self.close()
         self._writer.close()

@@ -1,4 +1,4 @@
-"""The pieces of an answer on their way to the editor, put together so that a fast model does not flood a slow client."""
+"""The pieces of an answer on their way to the editor, joined so that a fast model does not flood a slow client."""
 
 from __future__ import annotations
 

@@ -6,7 +6,6 @@ freezes everything), and ends or loses its place at a header it does not know.
 
 from __future__ import annotations
 
-import asyncio
 import os
 import queue
 import re
@@ -14,6 +13,10 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import asyncio
 
 # No message of an editor comes near; a length beyond it is nonsense that must not be waited for. Bytes.
 MAX_BODY = 64 << 20
@@ -68,22 +71,27 @@ class StdinReader:
     def __init__(
         self,
         descriptor: int,
+        framing: Framing,
         loop: asyncio.AbstractEventLoop,
         handle: Callable[[bytes], None],
         at_end: Callable[[], None],
     ) -> None:
         self._descriptor, self._loop, self._handle, self._at_end = descriptor, loop, handle, at_end
+        self._framing = framing
         # Bodies handed over and not yet handled: a client that floods us waits in its own pipe, not in our memory.
         self._free = threading.BoundedSemaphore(256)
         threading.Thread(target=self._run, name="stdin", daemon=True).start()
 
     def _run(self) -> None:
-        framing = Framing()
         with suppress(OSError, RuntimeError):  # a pipe that broke has ended; so has a closed loop
-            while data := os.read(self._descriptor, 1 << 16):
-                for body in framing.feed(data):
+            data = b""  # what came with the first message is in the framing already
+            while True:
+                for body in self._framing.feed(data):
                     self._free.acquire()
                     self._loop.call_soon_threadsafe(self._hand_over, body)
+                data = os.read(self._descriptor, 1 << 16)
+                if not data:
+                    break
         with suppress(RuntimeError):  # the loop has gone before us
             self._loop.call_soon_threadsafe(self._at_end)
 
