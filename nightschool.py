@@ -15,9 +15,13 @@ import typer
 from indexer.workspace import Workspace, find_workspace
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
+    from server.adapter import Adapter
+    from server.base_model import BaseModel
     from server.client import Backend
+    from server.console import Advance
+    from trainer.job import TrainingEvent
 
 # Private by default: no command of ours lets a library report anything or look for anything on the network by itself.
 QUIET = {
@@ -114,17 +118,9 @@ def search(
 @app.command()
 def collect(workspace: WorkspaceOption = None, as_json: JsonOption = False) -> None:
     """Write the corpus: what tonight's training would read, with a ledger of every example's source."""
-    from dataclasses import asdict
-
-    from trainer.night import collect as collect_corpus
-
-    from server.console import progress
-    from trainer.settings import TrainerSettings
-
     place = find_workspace(workspace)
-    with progress("collecting") as advance:
-        report = collect_corpus(place, TrainerSettings.read(place), lambda p: advance(p.stage, p.done, p.total))
-    print(json.dumps(asdict(report), default=str) if as_json else _sentence(asdict(report)))
+    report = _collect(place, _base_model(place))
+    print(json.dumps(report, default=str) if as_json else _sentence(report))
 
 
 @app.command()
@@ -134,18 +130,18 @@ def train(
     model: Annotated[str | None, typer.Option(help="Base model; default: [server] model.")] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Train an adapter on the corpus and put it in service. Interrupted, the adapter in service stays as it was.
+    """Train an adapter on the newest corpus and put it in service. Interrupted, what is in service stays as it was.
 
     Examples: `nightschool train --budget 10`
     """
     _choose_model(model)
     place = find_workspace(workspace)
-    manifest = _train(place, budget)
+    adapter = _train(place, _base_model(place), budget)
     if as_json:
-        print(json.dumps(manifest, default=str))
+        print(adapter.manifest.model_dump_json())
         return
-    print(f"in service: {place.adapters / manifest['version']}")
-    print(_loss_line(manifest))
+    print(f"in service: {adapter.folder}")
+    print(_loss_line(adapter))
 
 
 @app.command()
@@ -240,14 +236,18 @@ def demo(
     step(f"1/5 index {place.root}")
     report = asyncio.run(update_index(place))
     print(_index_line(report))
-    step(f"2/5 collect and 3/5 train, {budget:g} minutes")
-    manifest = _train(place, budget)
-    print(_loss_line(manifest))
+    step("2/5 collect")
+    base = _base_model(place)
+    corpus = _collect(place, base)
+    print(f"{corpus['raw_examples']} raw and {corpus['chat_examples']} chat examples of {corpus['files']} files")
+    step(f"3/5 train {base.name}, {budget:g} minutes")
+    adapter = _train(place, base, budget)
+    print(_loss_line(adapter))
 
     async def serve_and_ask() -> None:
         step("4/5 serve")
         async with await start_backend(place, say) as backend:
-            await _wait_until_ready(backend, manifest["version"])
+            await _wait_until_ready(backend, adapter.version)
             step(f"5/5 ask: {question}")
             await _ask(backend, {"question": question}, as_json=False)
             if not once:
@@ -358,16 +358,51 @@ def _choose_model(model: str | None) -> None:
         os.environ["NIGHTSCHOOL_SERVER__MODEL"] = model
 
 
-def _train(place: Workspace, budget: float | None) -> dict[str, Any]:
-    from trainer.night import run_training
+def _base_model(place: Workspace) -> BaseModel:
+    from server.base_model import resolve_base_model
+    from server.console import say
+    from server.settings import ServerSettings
+
+    settings = ServerSettings.read(place)
+    return resolve_base_model(settings.model, settings.models_cache, say)
+
+
+def _collect(place: Workspace, base: BaseModel) -> dict[str, Any]:
+    from dataclasses import asdict
 
     from server.console import progress
+    from trainer.night import collect as collect_corpus
     from trainer.settings import TrainerSettings
 
+    with progress("collecting") as advance:
+        return asdict(collect_corpus(place, TrainerSettings.read(place), base, _showing(advance)))
+
+
+def _train(place: Workspace, base: BaseModel, budget: float | None) -> Adapter:
+    from server.console import progress
+    from trainer.night import run_training
+    from trainer.settings import TrainerSettings
+
+    settings = TrainerSettings.read(place)
     with progress("training") as advance:
-        return run_training(
-            place, TrainerSettings.read(place), budget, lambda p: advance(p.text, p.done, p.total)
-        ).model_dump()
+        return run_training(place, settings, base, _showing(advance), budget_minutes=budget).adapter
+
+
+def _showing(advance: Advance) -> Callable[[TrainingEvent], None]:
+    """Shows a training's events: stages and notes as text, steps with loss, speed and the time left."""
+    from server.console import say
+    from trainer.job import Note, Stage, Step
+
+    def show(event: TrainingEvent) -> None:
+        match event:
+            case Stage(text):
+                advance(text, 0, None)
+            case Note(text):
+                say(text)
+            case Step() as s:
+                advance(f"loss {s.loss:.3f}, {s.tokens_per_s:.0f} tokens/s, {s.left_s:.0f} s left", s.step, s.steps)
+
+    return show
 
 
 async def _wait_until_ready(backend: Backend, adapter: str | None = None) -> None:
@@ -412,10 +447,10 @@ def _index_line(report: dict[str, Any]) -> str:
     return f"{report['files']} files, {report['chunks']} chunks {embedded}, {report['seconds']:.1f} s"
 
 
-def _loss_line(manifest: dict[str, Any]) -> str:
-    losses = manifest["losses"]
-    before, after = _loss(losses["held_out_before"]), _loss(losses["held_out_after"])
-    return f"adapter {manifest['version']}: loss on held-out files {before} before, {after} after"
+def _loss_line(adapter: Adapter) -> str:
+    losses = adapter.manifest.losses
+    before, after = _loss(losses.held_out_before), _loss(losses.held_out_after)
+    return f"adapter {adapter.version}: loss on held-out files {before} before, {after} after"
 
 
 def _loss(loss: float | None) -> str:

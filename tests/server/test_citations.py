@@ -30,7 +30,11 @@ def test_citations_come_in_the_order_of_their_first_marker_and_are_checked(passa
 
 
 def test_an_answer_without_markers_is_tied_to_the_passages_that_share_its_rare_words(passage):
-    found = [passage("a.py", "def alpha(): ..."), passage("b.py", "def beta_gamma(): return retry"), passage("c.py", "def c")]
+    found = [
+        passage("a.py", "def alpha(): ..."),
+        passage("b.py", "def beta_gamma(): return retry"),
+        passage("c.py", "def c"),
+    ]
     assert standing_behind("It is done in `beta_gamma` with a retry.", found) == [2]
     assert standing_behind("I do not know.", found) == []
     assert standing_behind("", found) == []

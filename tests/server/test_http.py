@@ -45,7 +45,9 @@ def client(workspace, doors, scripted, passage):
 
 
 def openai_client(client):
-    return AsyncOpenAI(base_url=f"{URL}/v1", api_key=client.headers["Authorization"][7:], http_client=client, max_retries=0)
+    return AsyncOpenAI(
+        base_url=f"{URL}/v1", api_key=client.headers["Authorization"][7:], http_client=client, max_retries=0
+    )
 
 
 async def test_ask_gives_the_whole_answer_as_json(client):

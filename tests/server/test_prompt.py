@@ -39,7 +39,7 @@ def test_a_question_that_does_not_fit_is_refused_never_cut():
 def test_the_oldest_turns_give_way_first():
     turns = tuple(Turn("user", f"turn {n} " + "x " * 30) for n in range(10))
     prompt = render_prompt(Question("q?", conversation=turns), [], words, 250)
-    kept = [turn for turn in prompt.messages[1:-1]]
+    kept = list(prompt.messages[1:-1])
     assert kept == list(turns[-len(kept) :])
     assert 0 < len(kept) < 10
 
