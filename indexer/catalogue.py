@@ -199,9 +199,10 @@ class Catalogue:
 
     def stored(self, ids: Sequence[str]) -> set[str]:
         """Those of `ids` that the store has."""
-        return {
-            str(row[0]) for part in _parts(ids) for row in self._fetch(f"SELECT id FROM stored WHERE id IN ({_marks(part)})", part)
-        }  # fmt: skip
+        found: set[str] = set()
+        for part in _parts(ids):
+            found.update(row[0] for row in self._fetch(f"SELECT id FROM stored WHERE id IN ({_marks(part)})", part))
+        return found
 
     def note_stored(self, added: Iterable[str], removed: Iterable[str]) -> None:
         with self._writing() as write:

@@ -29,6 +29,11 @@ class EmbeddingCache:
         with self._lock:
             self._connection.close()
 
+    def check(self) -> bool:
+        """Does SQLite find its pages in order?"""
+        with self._lock:
+            return bool(self._connection.execute("PRAGMA quick_check(1)").fetchone() == ("ok",))
+
     def get(self, texts: Sequence[str]) -> list[NDArray[np.float32] | None]:
         """The embedding of each text, None where it is not known; a damaged one counts as not known."""
         with self._lock:
@@ -37,6 +42,15 @@ class EmbeddingCache:
                 for text in texts
             ]
         return [_decode(row[0]) if row else None for row in rows]
+
+    def has(self, texts: Sequence[str]) -> list[bool]:
+        """Is the embedding of each text known?"""
+        with self._lock:
+            found = [
+                self._connection.execute("SELECT 1 FROM embeddings WHERE key = ?", (self._key(text),)).fetchone()
+                for text in texts
+            ]
+        return [row is not None for row in found]
 
     def put(self, texts: Sequence[str], embeddings: NDArray[np.float32]) -> None:
         """Keep the embeddings of `texts`, rows of `embeddings`; on disk when this returns."""

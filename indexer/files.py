@@ -33,7 +33,8 @@ _SECRET_NAME = re.compile(
     r"|\.npmrc|\.pypirc|credentials)$"
 )
 _GENERATED_NAME = re.compile(
-    r"(.+[.-]min\.(js|css|mjs)|.+\.(js|css|ts|mjs|cjs)\.map|.+\.map|.+_pb2(_grpc)?\.pyi?|.+\.pb\.(go|cc|h)|.+\.g\.(dart|cs)"
+    r"(.+[.-]min\.(js|css|mjs)|.+\.map|.+_pb2(_grpc)?\.pyi?"
+    r"|.+\.pb\.(go|cc|h)|.+\.g\.(dart|cs)"
     r"|.+\.snap|.+\.designer\.cs)$",
     re.IGNORECASE,
 )
@@ -118,7 +119,7 @@ def read_source(workspace: Workspace, path: str, settings: IndexerSettings) -> S
         return Skipped(path.encode("utf-8", "backslashreplace").decode(), "name is not UTF-8")
     if reason := _judge_name(path):
         return Skipped(path, reason)
-    content = _read_regular_file(workspace.root, path, settings.max_file_bytes)
+    content = read_regular_file(workspace.root, path, settings.max_file_bytes)
     if content is None or isinstance(content, Skipped):
         return content
     return judge_content(path, content)
@@ -160,7 +161,7 @@ def _judge_name(path: str) -> str | None:
     return "data" if name.rsplit(".", 1)[-1].lower() in _DATA and "." in name else None
 
 
-def _read_regular_file(root: Path, path: str, max_bytes: int) -> bytes | Skipped | None:
+def read_regular_file(root: Path, path: str, max_bytes: int) -> bytes | Skipped | None:
     """The bytes of a regular file below `root`. A link is followed only to a file in the tree; a FIFO never opened."""
     full = root / path
     try:

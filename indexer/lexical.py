@@ -73,8 +73,9 @@ class LexicalIndex:
     def count(self) -> int:
         return int(self._searcher.num_docs)
 
-    def document_frequency(self, word: str) -> int:
-        return int(self._searcher.doc_freq("body", word))
+    def document_frequency(self, name: str, word: str) -> int:
+        """How many chunks have the token `word` in the field `name`."""
+        return int(self._searcher.doc_freq(name, word))
 
     def _query(self, words: Sequence[str]) -> Any:
         schema = self._index.schema
@@ -97,13 +98,14 @@ def _schema() -> Any:
     return builder.build()
 
 
+def field_tokens(chunk: Chunk, name: str) -> list[str]:
+    """The tokens of `chunk` in the field `name` (a key of `FIELD_WEIGHTS`)."""
+    texts = {"body": chunk.text, "symbol": " ".join((chunk.symbol, *chunk.defines)), "path": chunk.path}
+    return tokens(texts[name])
+
+
 def _document(chunk: Chunk) -> Any:
-    return tantivy.Document(
-        id=chunk.id,
-        body=" ".join(tokens(chunk.text)),
-        symbol=" ".join(tokens(" ".join((chunk.symbol, *chunk.defines)))),
-        path=" ".join(tokens(chunk.path)),
-    )
+    return tantivy.Document(id=chunk.id, **{name: " ".join(field_tokens(chunk, name)) for name in FIELD_WEIGHTS})
 
 
 def _damaged(error: BaseException) -> BaseException:

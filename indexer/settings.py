@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import tomllib
-from typing import ClassVar, Self
+from typing import Any, ClassVar, Self
 
 from pydantic import Field, ValidationError
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
@@ -51,7 +51,7 @@ class SectionSettings(BaseSettings):
             raise BadSettings(f"{workspace.settings_file.name} or the environment: {faults}") from error
 
 
-def _read_table(workspace: Workspace, section: str) -> dict[str, object]:
+def _read_table(workspace: Workspace, section: str) -> dict[str, Any]:
     try:
         with workspace.settings_file.open("rb") as file:
             table = tomllib.load(file).get(section, {})

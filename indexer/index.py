@@ -1,0 +1,300 @@
+"""The facade: one open index of one workspace. Synchronous, safe to use from several threads."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from hashlib import sha256
+
+from indexer.catalogue import Target
+from indexer.exact import find_exact, parse_exact
+from indexer.explain import explain
+from indexer.git import count_dirty_files, head_commit
+from indexer.lexical import LexicalDamaged
+from indexer.lines import cut_lines
+from indexer.lock import IndexUnavailable, own_folder
+from indexer.opening import (
+    close_parts,
+    index_folder,
+    next_generation,
+    open_parts,
+    open_store,
+    put_in_service,
+    renew_lexical,
+    renew_store_folder,
+    translated_errors,
+)
+from indexer.parts import Parts
+from indexer.search import CurrentTexts, Passage, search
+from indexer.settings import IndexerSettings
+from indexer.store import StoreDamaged
+from indexer.update import Progress, Tally, read_tree, sync_lexical, sync_store
+from indexer.watch import Changes, watching_or_polling
+from indexer.workspace import Workspace
+
+__all__ = ["Index", "IndexState", "IndexUnavailable", "Progress", "UpdateReport", "open_index"]
+log = logging.getLogger(__name__)
+_DEAD_SHARE = 0.4  # of what was ever put into Chroma: its graph never forgets, and loses 12 points of recall by five
+_DEAD_AT_LEAST = 2_000
+
+
+@dataclass(frozen=True, slots=True)
+class UpdateReport:
+    """What an update found and did. `skipped`: reason -> files; `masked_secrets`: kind -> how many in all."""
+
+    files: int
+    chunks: int
+    embedded: int
+    updated_files: int
+    deleted_files: int
+    skipped: dict[str, int]
+    masked_secrets: dict[str, int]
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class IndexState:
+    """How fresh the index is. `commit`: None without git; `seconds_behind`: age of the oldest change not in it yet."""
+
+    commit: str | None
+    dirty_files: int
+    files: int
+    chunks: int
+    waiting_files: int
+    waiting_chunks: int
+    seconds_behind: float
+
+
+def _say_nothing(progress: Progress) -> None:
+    pass
+
+
+@contextmanager
+def open_index(workspace: Workspace, settings: IndexerSettings) -> Iterator[Index]:
+    """The index of `workspace`, owned until left. Raises `IndexUnavailable`, at once when it is owned already."""
+    with own_folder(index_folder(workspace)):
+        with translated_errors(workspace):
+            parts = open_parts(workspace, settings)
+        try:
+            yield Index(parts)
+        finally:
+            close_parts(parts)
+
+
+class Index:
+    """See `open_index`. Every method raises `IndexUnavailable` when the index cannot be used."""
+
+    def __init__(self, parts: Parts) -> None:
+        self._parts = parts
+        self._reading = threading.RLock()  # tree -> catalogue -> lexical index
+        self._storing = threading.RLock()  # catalogue -> embeddings -> store
+        self._changes: Changes | None = None
+        self._stopping = threading.Event()
+        self._work = threading.Event()
+        self._behind_since = 0.0
+        self._unread_files = 0
+
+    # Bringing it up to date
+
+    def update(self, on_progress: Callable[[Progress], None] = _say_nothing) -> UpdateReport:
+        """Bring the index up to the working tree. Interrupted or killed, the next call goes on; twice does nothing."""
+        started = time.monotonic()
+        with translated_errors(self._parts.workspace):
+            tally = self._read(None, on_progress)
+            tally.embedded = self._store_all(on_progress)
+            files, chunks = self._parts.catalogue.count()
+            masked = self._parts.catalogue.masked()
+        seconds = time.monotonic() - started
+        done = (files, chunks, tally.embedded, tally.updated_files, tally.deleted_files)
+        return UpdateReport(*done, dict(sorted(tally.skipped.items())), masked, seconds)
+
+    def _read(self, paths: Sequence[str] | None, tell: Callable[[Progress], None] = _say_nothing) -> Tally:
+        """The tree, or these paths of it, into the catalogue and the lexical index."""
+        parts = self._parts
+        with self._reading:
+            tally = read_tree(parts.workspace, parts.settings, parts.catalogue, tell, paths or ())
+            try:
+                sync_lexical(parts.catalogue, parts.lexical, tell)
+            except LexicalDamaged as error:
+                log.warning("%s: built anew", error)
+                renew_lexical(parts)
+                sync_lexical(parts.catalogue, parts.lexical, tell)
+        if tally.updated_files or tally.deleted_files:
+            log.info("updated %d files, %d are gone", tally.updated_files, tally.deleted_files)
+        return tally
+
+    def _store_all(self, tell: Callable[[Progress], None] = _say_nothing) -> int:
+        """Everything that waits, embedded and in the store; returns how many were embedded."""
+        parts = self._parts
+        with self._storing:
+            if not parts.catalogue.waiting(Target.STORE):
+                return 0
+            try:
+                return self._sync_store(tell)
+            except StoreDamaged as error:
+                if parts.settings.chroma:
+                    raise
+                parts.store = None
+                renew_store_folder(parts, str(error))
+                return self._sync_store(tell)
+
+    def _sync_store(self, tell: Callable[[Progress], None]) -> int:
+        parts = self._parts
+        store = parts.store = parts.store or open_store(parts)
+        stop = self._stopping.is_set
+        embedded = sync_store(parts.catalogue, parts.cache, parts.embedder, store, tell, stop)
+        if self._is_mostly_dead():
+            self._rebuild_store(tell)
+        return embedded
+
+    def _is_mostly_dead(self) -> bool:
+        dead = int(self._parts.catalogue.fact("dead") or 0)
+        return dead > max(_DEAD_AT_LEAST, _DEAD_SHARE * (dead + self._parts.catalogue.count_stored()))
+
+    def _rebuild_store(self, tell: Callable[[Progress], None]) -> None:
+        """A new collection beside the old one, filled from the embedding cache, then put in its place."""
+        parts, old = self._parts, self._parts.store
+        assert old is not None
+        log.info("too much of %s is dead: built anew beside it", old.name)
+        new = next_generation(parts, old)
+        parts.catalogue.queue_all(Target.STORE)
+        sync_store(parts.catalogue, parts.cache, parts.embedder, new, tell, self._stopping.is_set)
+        if not parts.catalogue.waiting(Target.STORE):
+            put_in_service(parts, new)
+            parts.catalogue.set_fact("dead", "0")
+            old.delete()
+
+    # Asking
+
+    def search(self, query: str, k: int = 10, overlays: Mapping[str, str] | None = None) -> list[Passage]:
+        """The `k` best passages, verified. While an index that is being watched loads its embedder: by words only.
+
+        A query in double quotes is looked for as it stands, one in slashes as a regular expression (Rust's and
+        Python's common ground); then the passages are those around the first matches, in the order of paths.
+        """
+        with translated_errors(self._parts.workspace):
+            if exact := parse_exact(query):
+                return find_exact(exact, k, self._parts, overlays or {})
+            if self._changes is None:
+                self._open_store_now()
+            try:
+                return search(query, k, self._parts, overlays or {})
+            except StoreDamaged as error:
+                log.warning("searching by words only, Chroma is repaired meanwhile: %s", error)
+                self._mend_store(error)
+                return search(query, k, self._parts, overlays or {})
+
+    def _open_store_now(self) -> None:
+        with self._storing:
+            if self._parts.store is None and self._parts.catalogue.count()[1]:
+                self._parts.store = open_store(self._parts)
+
+    def _mend_store(self, error: StoreDamaged) -> None:
+        with self._storing:
+            if self._parts.settings.chroma:
+                raise error
+            self._parts.store = None
+            renew_store_folder(self._parts, str(error))
+            self._work.set()
+
+    def is_current(self, path: str, start_line: int, end_line: int, sha256: str) -> bool:
+        """Do these lines on disk (secrets masked) still have this hash?"""
+        current = CurrentTexts(self._parts, {})
+        source = current.source(path)
+        if source is None:
+            return False
+        if _hash(cut_lines(source.text, start_line, end_line)) == sha256:
+            return True
+        return _hash(cut_lines(current.masked(path), start_line, end_line)) == sha256
+
+    def state(self) -> IndexState:
+        """How fresh the index is, now."""
+        root, catalogue = self._parts.workspace.root, self._parts.catalogue
+        with translated_errors(self._parts.workspace):
+            files, chunks = catalogue.count()
+            waiting_chunks = catalogue.waiting(Target.STORE)
+            commit = head_commit(root)
+            dirty = count_dirty_files(root) if commit else 0
+        waiting_files = self._unread_files + (self._changes.pending() if self._changes else 0)
+        return IndexState(
+            commit, dirty, files, chunks, waiting_files, waiting_chunks, self._seconds_behind(waiting_files)
+        )
+
+    def _seconds_behind(self, waiting_files: int) -> float:
+        first = (self._changes.first_event if self._changes else 0.0) or self._behind_since
+        return max(0.0, time.monotonic() - first) if first and waiting_files else 0.0
+
+    def has_path(self, path: str) -> bool:
+        """Is this file indexed?"""
+        with translated_errors(self._parts.workspace):
+            return self._parts.catalogue.file_hash(path) is not None
+
+    def has_symbol(self, name: str) -> bool:
+        """Is `name` defined in the tree? The last component of a dotted name is enough."""
+        with translated_errors(self._parts.workspace):
+            return self._parts.catalogue.has_symbol(name)
+
+    def explain(self, path: str) -> str:
+        """One line: why the file at `path` is, or is not, in the index."""
+        with translated_errors(self._parts.workspace):
+            return explain(path, self._parts)
+
+    # Keeping it fresh
+
+    @contextmanager
+    def watch(self) -> Iterator[None]:
+        """Keep the index up to date with the tree until left. Searches are never blocked by it."""
+        changes = Changes(self._parts.workspace.root)
+        with watching_or_polling(self._parts.workspace.root, changes) as rescan_s:
+            self._changes = changes
+            self._stopping.clear()
+            self._work.set()
+            threads = [
+                threading.Thread(target=self._keep_reading, args=(changes, rescan_s), name="index-read", daemon=True),
+                threading.Thread(target=self._keep_storing, name="index-store", daemon=True),
+            ]
+            for thread in threads:
+                thread.start()
+            try:
+                yield
+            finally:
+                self._stopping.set()
+                self._work.set()
+                changes.note_everything()
+                for thread in threads:
+                    thread.join()
+                self._changes = None
+                self._stopping.clear()
+
+    def _keep_reading(self, changes: Changes, rescan_s: float) -> None:
+        while not self._stopping.is_set():
+            paths, _ = changes.take(rescan_s)
+            if self._stopping.is_set():
+                return
+            self._unread_files, self._behind_since = len(paths or [""]), time.monotonic()
+            try:
+                with translated_errors(self._parts.workspace):
+                    self._read(paths)
+            except IndexUnavailable as error:
+                log.error("the tree changed but cannot be read: %s", error)
+            self._unread_files = 0
+            self._work.set()
+
+    def _keep_storing(self) -> None:
+        while not self._stopping.is_set():
+            self._work.wait()
+            self._work.clear()
+            try:
+                with translated_errors(self._parts.workspace):
+                    self._open_store_now()
+                    self._store_all()
+            except IndexUnavailable as error:
+                log.error("embeddings cannot be kept: %s", error)
+
+
+def _hash(text: str | None) -> str:
+    return sha256(text.encode()).hexdigest() if text is not None else ""
