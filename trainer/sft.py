@@ -6,6 +6,7 @@ import json
 import math
 import os
 import shutil
+import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
@@ -15,7 +16,7 @@ from typing import Any
 
 import torch
 from datasets import Dataset
-from transformers import TrainerCallback
+from transformers import Trainer, TrainerCallback
 from trl import SFTConfig, SFTTrainer
 
 from trainer.job import Step, TrainingError, TrainingEvent
@@ -109,7 +110,7 @@ def train(
         [parameter for parameter in model.parameters() if parameter.requires_grad],
         lr=preset.learning_rate, betas=(0.9, preset.beta2), weight_decay=preset.weight_decay, fused=True,
     )  # fmt: skip
-    trainer = SFTTrainer(
+    trainer = _trainer_class()(
         model=model,
         args=_config(preset, folder, seed, micro, accumulate_rows, steps),
         train_dataset=Dataset.from_list([as_columns(row) for row in plan.rows]),
@@ -123,6 +124,19 @@ def train(
     trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     done = trainer.state.global_step
     return Trained(done, watch.tokens_after(done), clock.elapsed_s, clock.first_loss, clock.last_loss)
+
+
+def _trainer_class() -> Any:
+    """SFTTrainer, whose loss on a CPU is the model's own unless Unsloth brings one: TRL 1.15's is a Triton kernel, and
+    Triton has no CPU driver (tried: "0 active drivers")."""
+    if torch.cuda.is_available() or "unsloth" in sys.modules:
+        return SFTTrainer
+
+    class CpuTrainer(SFTTrainer):  # type: ignore[misc]
+        def compute_loss(self, model: Any, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
+            return Trainer.compute_loss(self, model, {**inputs, "use_cache": False}, *args, **kwargs)
+
+    return CpuTrainer
 
 
 def last_checkpoint(folder: Path) -> Path | None:

@@ -7,6 +7,7 @@ A corpus and a base model become a finished adapter folder; events go to stdout,
 from __future__ import annotations
 
 import json
+import logging
 import os
 import signal
 import sys
@@ -27,6 +28,8 @@ from trainer.presets import Preset
 
 if TYPE_CHECKING:
     from trainer.sft import Trained
+
+log = logging.getLogger(__name__)
 
 Tell = Callable[[TrainingEvent], None]
 
@@ -229,6 +232,10 @@ def main(arguments: list[str]) -> int:
             tell(
                 Failed(f"{error.strerror or error}: {error.filename or job.run} (free some disk space and start again)")
             )
+            return 1
+        except Exception as error:  # the edge: whatever it was, the one who waits must read a line about it
+            log.exception("training failed")
+            tell(Failed(f"training failed: {type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"))
             return 1
         tell(Finished(adapter.version))
     return 0

@@ -1,0 +1,83 @@
+"""Merging an adapter into its base model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from server.base_model import BaseModel
+from server.merge import MergeError, main, merge
+from trainer.lora import load_with_lora, save_adapter
+from trainer.presets import Preset, find_preset
+
+
+@pytest.fixture(scope="module")
+def adapter_folder(tiny_base: BaseModel, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    import torch
+
+    preset: Preset = find_preset("cpu", rank=4, alpha=8)
+    model, _ = load_with_lora(tiny_base, preset, "trl", seed=1)
+    torch.manual_seed(3)
+    for name, parameter in model.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(parameter, std=0.2)
+    folder = tmp_path_factory.mktemp("adapter")
+    save_adapter(model, tiny_base, folder)
+    return folder
+
+
+def test_the_merged_model_answers_like_base_and_adapter(
+    adapter_folder: Path, tiny_base: BaseModel, tmp_path: Path
+) -> None:
+    import torch
+    from peft import PeftModel
+    from transformers import AutoModelForCausalLM
+
+    merged = merge(tiny_base.folder, adapter_folder, tmp_path / "merged")
+    ids = torch.arange(60).reshape(1, -1)
+    plain = AutoModelForCausalLM.from_pretrained(tiny_base.folder, dtype=torch.float32)
+    with torch.no_grad():
+        without = plain(ids).logits
+        apart = PeftModel.from_pretrained(plain, adapter_folder).eval()(ids).logits
+        together = AutoModelForCausalLM.from_pretrained(merged, dtype=torch.float32)(ids).logits
+    assert (apart - without).abs().max() > 0.05
+    assert (apart - together).abs().max() < 0.02  # rounded to bf16 once
+    for name in ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja"):
+        assert (merged / name).read_bytes() == (tiny_base.folder / name).read_bytes()
+
+
+def test_merging_again_does_nothing(adapter_folder: Path, tiny_base: BaseModel, tmp_path: Path) -> None:
+    out = merge(tiny_base.folder, adapter_folder, tmp_path / "merged")
+    before = {path: path.stat().st_mtime_ns for path in out.iterdir()}
+    merge(tiny_base.folder, adapter_folder, out)
+    assert {path: path.stat().st_mtime_ns for path in out.iterdir()} == before
+
+
+def test_a_damaged_adapter_is_refused_and_leaves_nothing(
+    adapter_folder: Path, tiny_base: BaseModel, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    import shutil
+
+    damaged = shutil.copytree(adapter_folder, tmp_path / "damaged")
+    weights = damaged / "adapter_model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1])
+    with pytest.raises(MergeError, match="cut off or damaged"):
+        merge(tiny_base.folder, damaged, tmp_path / "out" / "merged")
+    assert main([str(tiny_base.folder), str(damaged), str(tmp_path / "out" / "merged")]) == 1
+    assert "cut off or damaged" in capfd.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_adapter_of_another_shape_does_not_fit(adapter_folder: Path, tmp_path: Path) -> None:
+    import torch
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    config = LlamaConfig(
+        vocab_size=258, hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4,
+        num_key_value_heads=2, bos_token_id=None, eos_token_id=None,
+    )  # fmt: skip
+    LlamaForCausalLM(config).to(torch.bfloat16).save_pretrained(tmp_path / "other")
+    with pytest.raises(MergeError, match="does not fit other"):
+        merge(tmp_path / "other", adapter_folder, tmp_path / "merged")
+    assert not (tmp_path / "merged").exists()

@@ -1,0 +1,239 @@
+"""Training, with a model built in the process: it learns, ends, saves, goes on, and fails without harm."""
+
+from __future__ import annotations
+
+import resource
+import shutil
+import signal
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from server.adapter import Adapter, find_broken, list_adapters, promote, read_current
+from server.base_model import BaseModel
+from trainer.corpus import CorpusPlan, build_corpus
+from trainer.job import HeldOut, Note, Stage, Step, TrainingError, TrainingEvent, TrainingJob
+from trainer.presets import Preset, find_preset
+from trainer.process import run_job
+from trainer.sources.snapshot import Snapshot, SnapshotFile
+from trainer.train import run
+
+TINY = replace(find_preset("cpu"), rank=4, alpha=8, learning_rate=2e-2, row_tokens=128, example_tokens=128)
+CODE = "def total(prices):\n    return sum(prices)\n\n\ndef café(prix):\r\n    return '🌍'\r\n"
+
+
+@pytest.fixture
+def make_job(tmp_path: Path, tiny_base: BaseModel) -> Callable[..., TrainingJob]:
+    """`make_job(files=12, preset=TINY, **fields)`: a job over a corpus of that many files, in folders of its own."""
+
+    def make(files: int = 12, preset: Preset = TINY, base: BaseModel = tiny_base, **fields: Any) -> TrainingJob:
+        made = tuple(SnapshotFile(f"f{number}.py", CODE * 3, 0.0) for number in range(files))
+        snapshot = Snapshot("shop", "c0ffee", datetime(2026, 11, 23, tzinfo=UTC), made)
+        corpus = tmp_path / f"corpus-{files}"
+        plan = CorpusPlan(preset.example_tokens, 0.2, 1, 100)
+        build_corpus(snapshot, base.folder / "tokenizer.json", base.sha256, plan, corpus)
+        version = fields.pop("version", "v1")
+        (tmp_path / "runs" / version).mkdir(parents=True, exist_ok=True)
+        values: dict[str, Any] = {
+            "corpus": corpus, "run": tmp_path / "runs" / version, "adapters": tmp_path / "adapters", "version": version,
+            "base": {**asdict(base), "folder": str(base.folder)}, "preset": asdict(preset), "backend": "trl",
+            "budget_s": 600, "max_steps": 8, "seed": 1, "micro_rows": 1, "learn_prompts": False,
+            "checkpoint_every_s": 600, "held_out_tokens": 512, "prompt_version": 1,
+        }  # fmt: skip
+        return TrainingJob(**{**values, **fields})
+
+    return make
+
+
+def train(job: TrainingJob) -> tuple[Adapter, list[TrainingEvent]]:
+    events: list[TrainingEvent] = []
+    return run(job, events.append), events
+
+
+def losses(events: list[TrainingEvent]) -> list[float]:
+    return [event.loss for event in events if isinstance(event, Step)]
+
+
+def test_a_run_learns_and_leaves_a_whole_adapter(make_job: Callable[..., TrainingJob]) -> None:
+    adapter, events = train(make_job())
+    assert losses(events)[-1] < losses(events)[0]
+    made = adapter.manifest
+    assert made.losses.held_out_after is not None
+    assert made.losses.held_out_before is not None
+    assert made.losses.held_out_after < made.losses.held_out_before
+    assert (made.steps, made.commit, made.base_model.sha256, made.prompt_version) == (8, "c0ffee", "ab" * 32, 1)
+    assert made.tokens == [event.tokens for event in events if isinstance(event, Step)][-1] > 0
+    assert made.hyper_parameters["rank"] == 4
+    assert [event.when for event in events if isinstance(event, HeldOut)] == ["before", "after"]
+    assert [adapter.version for adapter in list_adapters(adapter.folder.parent)] == ["v1"]
+    assert find_broken(adapter.folder.parent) == {}
+
+
+def test_the_saved_adapter_gives_the_losses_that_were_reported(
+    make_job: Callable[..., TrainingJob], tiny_base: BaseModel
+) -> None:
+    from peft import PeftModel
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    from trainer.corpus import read_examples
+    from trainer.ledger import read_ledger
+    from trainer.lora import loss_of
+    from trainer.plan import held_out_rows
+
+    job = make_job()
+    adapter, _ = train(job)
+    model = PeftModel.from_pretrained(
+        AutoModelForCausalLM.from_pretrained(tiny_base.folder, dtype="float32"), adapter.folder
+    )
+    examples = read_examples(job.corpus, read_ledger(job.corpus))
+    tokenizer = AutoTokenizer.from_pretrained(tiny_base.folder)
+    loss, _ = loss_of(model, held_out_rows(examples, tokenizer, "<|end|>", TINY, 512))
+    assert loss == pytest.approx(adapter.manifest.losses.held_out_after, abs=1e-4)
+
+
+def test_the_same_inputs_give_the_same_adapter(make_job: Callable[..., TrainingJob]) -> None:
+    one, _ = train(make_job(version="one"))
+    two, _ = train(make_job(version="two"))
+    assert one.manifest.files == two.manifest.files
+
+
+def test_a_killed_run_goes_on_with_the_losses_it_would_have_had(make_job: Callable[..., TrainingJob]) -> None:
+    whole, events = train(make_job(version="whole"))
+    steps: list[TrainingEvent] = []
+
+    class Killed(BaseException):
+        pass
+
+    def stop_at_5(event: TrainingEvent) -> None:
+        steps.append(event)
+        if isinstance(event, Step) and event.step == 5:
+            raise Killed
+
+    broken = make_job(version="broken", checkpoint_every_s=1e-9)
+    with pytest.raises(Killed):
+        run(broken, stop_at_5)
+    resumed, rest = train(broken)
+    first = next(event.step for event in rest if isinstance(event, Step))
+    assert first in (5, 6)
+    assert losses(rest) == pytest.approx(losses(events)[first - 1 :], abs=1e-6)
+    assert resumed.manifest.files == whole.manifest.files
+    assert not list(broken.run.glob("checkpoint-*"))
+
+
+def test_half_a_checkpoint_is_passed_over(make_job: Callable[..., TrainingJob]) -> None:
+    from trainer.sft import last_checkpoint
+
+    job = make_job()
+    for step, whole in ((5, True), (9, False)):
+        (job.run / f"checkpoint-{step}").mkdir()
+        if whole:
+            (job.run / f"checkpoint-{step}" / "clock.json").write_text("{}")
+    assert last_checkpoint(job.run) == job.run / "checkpoint-5"
+
+
+def test_a_budget_ends_a_run_with_a_usable_adapter(make_job: Callable[..., TrainingJob]) -> None:
+    long = replace(TINY, epochs=10_000)
+    adapter, events = train(make_job(preset=long, budget_s=6, max_steps=0))
+    planned = next(event.steps for event in events if isinstance(event, Step))
+    assert 0 < adapter.manifest.steps < planned
+    assert [event.learning_rate for event in events if isinstance(event, Step)][-1] < long.learning_rate / 2
+
+
+def test_a_corpus_of_one_example_trains_and_says_that_nothing_is_held_out(make_job: Callable[..., TrainingJob]) -> None:
+    adapter, events = train(make_job(files=1, max_steps=2))
+    assert adapter.manifest.losses.held_out_before is None
+    assert Note("nothing is held out: the corpus has only one file") in events
+
+
+def test_a_loss_that_is_no_number_fails_and_leaves_no_adapter(make_job: Callable[..., TrainingJob]) -> None:
+    job = make_job(preset=replace(TINY, learning_rate=1e30, max_grad_norm=1e30))
+    with pytest.raises(TrainingError, match=r"lower \[trainer\] learning_rate"):
+        run(job, lambda _: None)
+    assert list(job.adapters.glob("*")) == []
+
+
+def test_a_template_without_an_end_token_fails_with_its_name(
+    make_job: Callable[..., TrainingJob], tiny_base: BaseModel, save_tiny_model: Callable[..., Path], tmp_path: Path
+) -> None:
+    folder = save_tiny_model(tmp_path / "endless", "{% for m in messages %}{{ m['content'] }}\n{% endfor %}")
+    with pytest.raises(TrainingError, match=r"tiny: the chat template writes no <\|end\|> after an answer"):
+        run(make_job(base=replace(tiny_base, folder=folder)), lambda _: None)
+
+
+def test_a_corpus_of_another_base_model_is_not_trained_on(
+    make_job: Callable[..., TrainingJob], tiny_base: BaseModel
+) -> None:
+    job = make_job()
+    other = job.model_copy(update={"base": {**job.base, "sha256": "cd" * 32}})
+    with pytest.raises(TrainingError, match="was made for another base model: collect again"):
+        run(other, lambda _: None)
+
+
+def test_a_damaged_base_model_fails_with_one_line(
+    make_job: Callable[..., TrainingJob], tiny_base: BaseModel, tmp_path: Path
+) -> None:
+    folder = shutil.copytree(tiny_base.folder, tmp_path / "damaged")
+    weights = folder / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:1000])
+    with pytest.raises(TrainingError, match="tiny cannot be loaded from"):
+        run(make_job(base=replace(tiny_base, folder=folder)), lambda _: None)
+
+
+def test_two_stages_learn_the_code_first_and_start_the_rate_anew(make_job: Callable[..., TrainingJob]) -> None:
+    staged = replace(TINY, stages="raw,chat", chat_share=1.0)
+    _, events = train(make_job(preset=staged, max_steps=0, budget_s=600))
+    rates = [event.learning_rate for event in events if isinstance(event, Step)]
+    rises = [i for i in range(2, len(rates)) if rates[i] > rates[i - 1] * 1.5]
+    assert rises
+
+
+def test_a_process_tells_its_events_and_ctrl_c_leaves_the_adapter_in_service(
+    make_job: Callable[..., TrainingJob], tmp_path: Path
+) -> None:
+    first = make_job(max_steps=2)
+    events: list[TrainingEvent] = []
+    run_job(first, events.append)
+    promote(first.adapters, "v1")
+    assert events[0] == Stage("loading the base model")
+    assert (first.run / "events.jsonl").read_text().count("\n") == len(events)
+    assert sorted(path.name for path in first.run.iterdir()) == [
+        "events.jsonl",
+        "job.json",
+        "plan.json",
+        "training.log",
+    ]
+    second = make_job(version="v2", preset=replace(TINY, epochs=10_000), max_steps=0)
+
+    def interrupt(event: TrainingEvent) -> None:
+        if isinstance(event, Stage):
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run_job(second, interrupt)
+    current = read_current(first.adapters)
+    assert current is not None
+    assert current.version == "v1"
+    assert [adapter.version for adapter in list_adapters(first.adapters)] == ["v1"]
+
+
+@pytest.fixture
+def small_files_only() -> Iterator[None]:
+    """Files of at most 20,000 bytes in this process: what is written while training fits, the weights do not."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, before[1]))
+    yield
+    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    signal.signal(signal.SIGXFSZ, handler)
+
+
+@pytest.mark.usefixtures("small_files_only")
+def test_a_full_disk_while_saving_is_one_line_and_leaves_nothing(make_job: Callable[..., TrainingJob]) -> None:
+    job = make_job(files=3, max_steps=1)
+    with pytest.raises(TrainingError, match=r"the adapter cannot be written .* free some disk space and start again"):
+        run(job, lambda _: None)
+    assert list(job.adapters.glob("*")) == []
