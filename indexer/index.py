@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from hashlib import sha256
 
 from indexer.catalogue import Target
+from indexer.embedding import Embedder, SentenceTransformerEmbedder
 from indexer.exact import find_exact, parse_exact
 from indexer.explain import explain
 from indexer.git import count_dirty_files, head_commit
@@ -74,11 +75,14 @@ def _say_nothing(progress: Progress) -> None:
 
 
 @contextmanager
-def open_index(workspace: Workspace, settings: IndexerSettings) -> Iterator[Index]:
-    """The index of `workspace`, owned until left. Raises `IndexUnavailable`, at once when it is owned already."""
+def open_index(workspace: Workspace, settings: IndexerSettings, embedder: Embedder | None = None) -> Iterator[Index]:
+    """The index of `workspace`, owned until left; with `embedder` in place of the one that the settings name.
+
+    Raises `IndexUnavailable`, at once when it is owned already.
+    """
     with own_folder(index_folder(workspace)):
         with translated_errors(workspace):
-            parts = open_parts(workspace, settings)
+            parts = open_parts(workspace, settings, embedder or SentenceTransformerEmbedder(settings.embedder))
         try:
             yield Index(parts)
         finally:

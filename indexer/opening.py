@@ -15,7 +15,7 @@ from typing import TypeVar
 from indexer.catalogue import Catalogue, Target
 from indexer.check import store_fault
 from indexer.chunking import CHUNKER_VERSION
-from indexer.embedding import EmbedderUnavailable, SentenceTransformerEmbedder
+from indexer.embedding import Embedder, EmbedderUnavailable
 from indexer.embedding_cache import EmbeddingCache
 from indexer.lexical import LexicalDamaged, LexicalIndex
 from indexer.lock import IndexUnavailable
@@ -41,11 +41,10 @@ def index_folder(workspace: Workspace) -> Path:
     return folder
 
 
-def open_parts(workspace: Workspace, settings: IndexerSettings) -> Parts:
+def open_parts(workspace: Workspace, settings: IndexerSettings, embedder: Embedder) -> Parts:
     """Everything but the store, which is heavy and opened when it is needed."""
     folder = index_folder(workspace)
     catalogue = _open_catalogue(folder)
-    embedder = SentenceTransformerEmbedder(settings.embedder)
     cache = _open_sound(folder / "embeddings.sqlite", lambda file: EmbeddingCache(file, embedder.name))
     return Parts(workspace, settings, catalogue, cache, _open_lexical(folder, catalogue), embedder)
 
@@ -169,7 +168,7 @@ def _name(parts: Parts, generation: int) -> str:
     root = parts.workspace.root
     # On a server many workspaces share one Chroma.
     owner = f"{root.name}-{sha256(str(root).encode()).hexdigest()[:8]}" if parts.settings.chroma else ""
-    return collection_name(parts.settings.embedder, generation, owner)
+    return collection_name(parts.embedder.name, generation, owner)
 
 
 def _is_ours(name: str, parts: Parts) -> bool:
