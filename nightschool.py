@@ -32,6 +32,9 @@ QUIET = {
     "VLLM_NO_USAGE_STATS": "1",
     "GRADIO_ANALYTICS_ENABLED": "False",
     "UNSLOTH_DISABLE_STATISTICS": "1",
+    # And quiet: bars for weights that load in a blink would stand between the user and our own progress.
+    "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+    "TRANSFORMERS_VERBOSITY": "error",
 }
 OUR_PACKAGES = ("indexer", "server", "trainer")
 

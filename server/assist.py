@@ -8,13 +8,12 @@ from __future__ import annotations
 import logging
 import re
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, aclosing
 from dataclasses import dataclass, field
 
 from indexer.index import IndexState, IndexUnavailable
 from indexer.search import Passage
-
 from server.citations import Citation, check, cited, remove_unknown_markers, standing_behind
 from server.engine import EngineError
 from server.generation import Finish, Model, Sampling
@@ -97,7 +96,7 @@ class _Course:
         self.timings_ms[name] = round((time.perf_counter() - self.started) * 1000, 1)
 
 
-async def answer(question: Question, wish: Wish, doors: Doors) -> AsyncIterator[AnswerEvent]:
+async def answer(question: Question, wish: Wish, doors: Doors) -> AsyncGenerator[AnswerEvent]:
     """The events of one answer. Closing the iterator stops the model's work.
 
     Without an index it answers without passages, without an engine with the passages alone, and says so. Raises
@@ -120,7 +119,7 @@ async def answer(question: Question, wish: Wish, doors: Doors) -> AsyncIterator[
         yield await _finish(course, tuple(course.found), None, "", doors)
 
 
-async def _search(question: Question, wish: Wish, doors: Doors, course: _Course) -> AsyncIterator[Notice]:
+async def _search(question: Question, wish: Wish, doors: Doors, course: _Course) -> AsyncGenerator[Notice]:
     overlays = {question.path: question.buffer} if question.path and question.buffer is not None else {}
     try:
         course.found = await doors.search(search_text(question), wish.passages, overlays)
@@ -146,7 +145,7 @@ def _render(question: Question, wish: Wish, model: Model, course: _Course) -> Pr
     return prompt
 
 
-async def _write(prompt: Prompt, wish: Wish, model: Model, course: _Course) -> AsyncIterator[Text]:
+async def _write(prompt: Prompt, wish: Wish, model: Model, course: _Course) -> AsyncGenerator[Text]:
     """The completion, without markers that refer to nothing; a piece that may be half a marker waits for the next."""
     held = ""
     async with aclosing(model.generate(prompt.messages, wish.sampling)) as pieces:

@@ -11,7 +11,6 @@ from dataclasses import dataclass, field
 
 from indexer.index import Index, IndexState, IndexUnavailable, Progress, UpdateReport, open_index
 from indexer.search import Passage
-
 from indexer.settings import IndexerSettings
 from indexer.workspace import Workspace
 from server.assist import Doors

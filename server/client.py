@@ -12,7 +12,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from dataclasses import dataclass
 from pathlib import Path
@@ -62,13 +62,13 @@ class Backend:
     async def close(self) -> None:
         await self._http.aclose()
 
-    async def get(self, path: str, **params: str | int) -> Json:
+    async def get(self, path: str, /, **params: str | int) -> Json:
         return await self._call("GET", path, params=params)
 
     async def post(self, path: str, body: Json | None = None) -> Json:
         return await self._call("POST", path, json=body or {})
 
-    async def ask(self, body: Json) -> AsyncIterator[Event]:
+    async def ask(self, body: Json) -> AsyncGenerator[Event]:
         """The events of an answer. Closing the iterator drops the connection, which stops the generation."""
         try:
             async with self._http.stream(
@@ -95,7 +95,7 @@ class Backend:
         return body
 
 
-async def _server_sent_events(response: httpx.Response) -> AsyncIterator[Event]:
+async def _server_sent_events(response: httpx.Response) -> AsyncGenerator[Event]:
     name = "message"
     async for line in response.aiter_lines():
         field, _, value = line.partition(": ")

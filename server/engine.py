@@ -112,9 +112,10 @@ def start_engine(weights: Weights, settings: ServerSettings, state: Path, logs: 
     logs.mkdir(parents=True, exist_ok=True)
     log_file = logs / f"engine-{weights.adapter or 'base'}.log"
     context = min(settings.engine_context, weights.base_model.context_length)
+    guard = (sys.executable, "-m", "server.engine_guard", str(GRACE_S))
     with log_file.open("wb") as out:
         process = subprocess.Popen(
-            [sys.executable, "-m", "server.engine_guard", str(GRACE_S), *_vllm_command(weights, settings, port, context)],
+            [*guard, *_vllm_command(weights, settings, port, context)],
             stdin=subprocess.PIPE,
             stdout=out,
             stderr=subprocess.STDOUT,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 from pathlib import Path
@@ -48,7 +48,7 @@ class Model(Protocol):
 
     def count_tokens(self, text: str) -> int: ...
 
-    def generate(self, messages: Sequence[Turn], sampling: Sampling) -> AsyncIterator[str | Finish]: ...
+    def generate(self, messages: Sequence[Turn], sampling: Sampling) -> AsyncGenerator[str | Finish]: ...
 
 
 def token_counter(folder: Path | None) -> Callable[[str], int]:
@@ -102,7 +102,7 @@ class Engine:
             async for _ in pieces:
                 pass
 
-    async def generate(self, messages: Sequence[Turn], sampling: Sampling) -> AsyncIterator[str | Finish]:
+    async def generate(self, messages: Sequence[Turn], sampling: Sampling) -> AsyncGenerator[str | Finish]:
         """The completion's pieces as they are written, then one `Finish`. Closing the iterator stops the engine."""
         try:
             async with (
@@ -134,7 +134,7 @@ class Engine:
         return body
 
 
-async def _chunks(response: httpx.Response) -> AsyncIterator[dict[str, Any]]:
+async def _chunks(response: httpx.Response) -> AsyncGenerator[dict[str, Any]]:
     if response.status_code != 200:
         await response.aread()
         raise GenerationError(f"the engine answered {response.status_code}: {response.text[:200]}")
@@ -156,7 +156,7 @@ async def _chunks(response: httpx.Response) -> AsyncIterator[dict[str, Any]]:
     raise GenerationError("the engine broke off in the middle of its answer")
 
 
-async def _pieces(chunks: AsyncIterator[dict[str, Any]]) -> AsyncIterator[str | Finish]:
+async def _pieces(chunks: AsyncGenerator[dict[str, Any]]) -> AsyncGenerator[str | Finish]:
     reason, usage = "stop", {"prompt_tokens": 0, "completion_tokens": 0}
     async for chunk in chunks:
         usage = chunk.get("usage") or usage

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing
 from dataclasses import asdict
 from typing import Annotated, Any
@@ -14,10 +14,10 @@ from fastapi import FastAPI, Query, Request
 from fastapi.encoders import jsonable_encoder
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, Response, StreamingResponse
-from indexer.index import IndexUnavailable
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.exceptions import HTTPException
 
+from indexer.index import IndexUnavailable
 from server.adapter import AdapterError, UnknownAdapter, list_adapters, promote, rollback
 from server.assist import AnswerEvent, Done, Notice, Text, Wish, answer
 from server.auth import Gate
@@ -77,7 +77,7 @@ class _Queue:
         self._most = most
         self._held = 0
 
-    async def held(self, events: AsyncIterator[AnswerEvent]) -> AsyncIterator[AnswerEvent]:
+    async def held(self, events: AsyncGenerator[AnswerEvent]) -> AsyncGenerator[AnswerEvent]:
         """`events`, counted while they run. Raises `HTTPException` 429 before the first when there are too many."""
         if self._held >= self._most:
             raise HTTPException(429, f"{self._most} questions are waiting already", {"Retry-After": "5"})
@@ -150,7 +150,7 @@ def _add_answer_routes(app: FastAPI, backend: Backend, queue: _Queue) -> None:
     async def models() -> Json:
         base = backend.serving.base_model.name
         adapters = await asyncio.to_thread(list_adapters, backend.workspace.adapters)
-        about = [{"id": MODEL_IN_SERVICE, "root": backend.serving.adapter or base, "parent": base}]
+        about: list[Json] = [{"id": MODEL_IN_SERVICE, "root": backend.serving.adapter or base, "parent": base}]
         about += [{"id": adapter.version, "root": adapter.version, "parent": base} for adapter in adapters]
         about.append({"id": base, "root": base, "parent": None})
         return {
@@ -187,7 +187,7 @@ def _read_ask(body: AskBody, backend: Backend) -> tuple[Question, Wish]:
     return question, Wish(body.retrieval, passages, body.adapter, sampling)
 
 
-async def _ask_events(events: AsyncIterator[AnswerEvent]) -> AsyncIterator[bytes]:
+async def _ask_events(events: AsyncGenerator[AnswerEvent]) -> AsyncGenerator[bytes]:
     try:
         async for event in events:
             match event:
@@ -201,18 +201,18 @@ async def _ask_events(events: AsyncIterator[AnswerEvent]) -> AsyncIterator[bytes
         yield _sse("error", {"message": str(error)})
 
 
-async def _streaming(events: AsyncIterator[AnswerEvent], shape: Any) -> StreamingResponse:
+async def _streaming(events: AsyncGenerator[AnswerEvent], shape: Any) -> StreamingResponse:
     """A stream whose first event has come: what fails before it is an error status, not a broken stream."""
     first = await anext(aiter(events))
 
-    async def all_events() -> AsyncIterator[AnswerEvent]:
+    async def all_events() -> AsyncGenerator[AnswerEvent]:
         # Closed from outside when the reader leaves, which must stop the engine's work at once.
-        async with aclosing(events):  # type: ignore[type-var]
+        async with aclosing(events):
             yield first
             async for event in events:
                 yield event
 
-    async def lines() -> AsyncIterator[bytes]:
+    async def lines() -> AsyncGenerator[bytes]:
         async with aclosing(all_events()) as every, aclosing(shape(every)) as shaped:
             async for line in shaped:
                 yield line
@@ -220,7 +220,7 @@ async def _streaming(events: AsyncIterator[AnswerEvent], shape: Any) -> Streamin
     return StreamingResponse(lines(), media_type="text/event-stream", headers={"Cache-Control": "no-store"})
 
 
-async def _last(events: AsyncIterator[AnswerEvent]) -> Done:
+async def _last(events: AsyncGenerator[AnswerEvent]) -> Done:
     done: Done | None = None
     async for event in events:
         done = event if isinstance(event, Done) else done

@@ -9,7 +9,6 @@ from contextlib import asynccontextmanager
 from dataclasses import asdict
 
 from indexer.index import Progress, open_index
-
 from indexer.settings import IndexerSettings
 from indexer.workspace import Workspace
 from server.client import Json, find_backend

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import secrets
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -125,7 +125,7 @@ def completion_json(done: Done, model: str) -> Json:
     }
 
 
-async def completion_stream(events: AsyncIterator[AnswerEvent], model: str, usage: bool) -> AsyncIterator[bytes]:
+async def completion_stream(events: AsyncGenerator[AnswerEvent], model: str, usage: bool) -> AsyncGenerator[bytes]:
     """The same as server-sent events. A failure in the middle is an error event, and then never `[DONE]`."""
     head = _head("chat.completion.chunk", model)
     yield _data({**head, "choices": [_delta({"role": "assistant", "content": ""})]})

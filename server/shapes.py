@@ -7,7 +7,6 @@ from dataclasses import asdict
 from typing import Any
 
 from indexer.search import Passage
-
 from server.assist import Done
 
 Json = dict[str, Any]

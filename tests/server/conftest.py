@@ -25,7 +25,7 @@ def make_passage(path: str = "app.py", text: str = "def run():\n    return 1\n",
 
 @dataclass
 class ScriptedModel:
-    """Writes its script, piece by piece; an exception in it is raised. `seen` is every prompt, `stopped` counts closings."""
+    """Writes its script, piece by piece, and raises what is an exception in it; `stopped` counts closings."""
 
     script: Sequence[str | Exception] = ("It is in ", "run [1].")
     adapter: str | None = "2026-01-01-0000-abc"
