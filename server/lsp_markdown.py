@@ -74,10 +74,10 @@ def _safe_text(text: str, links: Mapping[int, str]) -> str:
     parts, at = [], 0
     for match in _MARKER.finditer(text):
         link = links.get(int(match[1]))
-        before, after = text[: match.start()], text[match.end() : match.end() + 1]
-        # After a backslash or a bang, or before what would make it part of something else, it is only text.
-        if link is not None and before[-1:] not in ("\\", "!") and after not in ("(", "[", ":"):
-            parts += [_escaped(text[at : match.start()]), f"[{match[1]}]({link})"]
+        before = text[: match.start()]
+        # After a bang it would be an image, after a backslash no link; what comes after it follows our own "(...)".
+        if link is not None and before[-1:] not in ("\\", "!"):
+            parts += [_escaped(text[at : match.start()]), f"[&#91;{match[1]}&#93;]({link})"]
             at = match.end()
     return "".join([*parts, _escaped(text[at:])])
 

@@ -66,6 +66,7 @@ class ScriptedBackend:
 
     def __init__(self, workspace: Path, script: Script, token: str = "first-token") -> None:
         self.workspace, self.script, self.token = workspace, script, token
+        self.stopped = False
         handler = type("Handler", (_Handler,), {"backend": self})
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
         self._server.daemon_threads = True
@@ -78,6 +79,7 @@ class ScriptedBackend:
 
     def stop(self, forget: bool = True) -> None:
         """Stop answering; `forget`: as an orderly end does, remove `backend.json`."""
+        self.stopped = True  # also on the connections that are kept open
         self._server.shutdown()
         self._server.server_close()
         if forget:
@@ -131,10 +133,24 @@ class _Handler(BaseHTTPRequestHandler):
             self._say(200, {"choices": [{"text": text}]})
         elif self.path == "/adapters/rollback":
             self._say(200, {"version": None})
+        elif self.path == "/_script":
+            self._change(body)
         else:
             self._say(404, {"error": {"message": f"no {self.path}"}})
 
+    def _change(self, body: Json) -> None:
+        """Change the script from another process: VS Code is driven from one."""
+        stop = body.pop("stop", False)
+        for name, value in body.items():
+            setattr(self.backend.script, name, value)
+        self._say(200, {})
+        if stop:
+            threading.Thread(target=self.backend.stop).start()
+
     def _admits(self, path: str) -> bool:
+        if self.backend.stopped:
+            self.close_connection = True
+            return False
         self.backend.script.requests.append((self.command, path))
         if self.headers["Authorization"] == f"Bearer {self.backend.token}":
             return True

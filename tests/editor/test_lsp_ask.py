@@ -35,7 +35,7 @@ async def test_a_citation_names_the_file_as_the_editor_spells_it(editor, workspa
     assert citation["uri"] == (workspace / "reader.py").as_uri()
     assert citation["range"] == {"start": {"line": 0, "character": 0}, "end": {"line": 2, "character": 0}}
     assert (citation["startLine"], citation["endLine"], citation["verified"]) == (1, 2, True)
-    assert result["markdown"] == f"Reads one file [1]({citation['uri']}#L1)."
+    assert result["markdown"] == f"Reads one file [&#91;1&#93;]({citation['uri']}#L1)."
 
 
 async def test_the_command_answers_the_same_as_the_method(editor):
