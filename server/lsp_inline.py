@@ -112,12 +112,10 @@ class Inline:
 
     async def _is_on(self, place: Place) -> bool:
         session = self._session
-        if not session.options.inline_completion and not session.options.completion:
-            return False
         status = session.last_status(place.workspace)
         if status is None:
             status = await session.look(session.link(place.workspace))
-        return status.inline_completion.enabled or (session.options.completion and status.inline_completion.enabled)
+        return status.inline_completion.enabled
 
     async def _generate(self, document: Document, place: Place, cursor: Point, wait_s: float) -> str:
         await asyncio.sleep(wait_s)

@@ -165,7 +165,8 @@ class Session:
         return await self.look(self.link(self.workspace_of(params.text_document)))
 
     async def look(self, link: Link) -> StatusResult:
-        wanted = InlineState(self.options.inline_completion, "" if self.options.inline_completion else "switched off")
+        is_wanted = self.options.inline_completion or self.options.completion
+        wanted = InlineState(is_wanted, "" if is_wanted else "switched off")
         status = await read_status(link, wanted)
         self._statuses[link.workspace] = status
         return status
