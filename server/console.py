@@ -14,8 +14,9 @@ from rich.table import Table
 
 from server.client import Json
 
-# Outside a terminal one line now and then instead of a bar that redraws itself.
-LINE_EVERY_S = 5.0
+# Outside a terminal one line now and then instead of a bar that redraws itself: sooner when there is news.
+NEWS_EVERY_S = 5.0
+LINE_EVERY_S = 30.0
 
 Advance = Callable[[str, float, float | None], None]
 
@@ -54,18 +55,20 @@ def progress(title: str) -> Iterator[Advance]:
 
 
 class _Lines:
-    """Progress as lines, at most one every `LINE_EVERY_S`."""
+    """Progress as lines, at most one every `NEWS_EVERY_S`, and the same one again only after `LINE_EVERY_S`."""
 
     def __init__(self, title: str) -> None:
         self._title = title
         self._last = time.monotonic()
+        self._said = ""
 
     def __call__(self, text: str, done: float, total: float | None) -> None:
-        if time.monotonic() - self._last < LINE_EVERY_S:
-            return
-        self._last = time.monotonic()
         of = f" {done:.0f}/{total:.0f}" if total else ""
-        print(f"{self._title}:{of} {text}".rstrip(), file=sys.stderr, flush=True)  # noqa: T201
+        line = f"{self._title}:{of} {text}".rstrip()
+        if time.monotonic() - self._last < (LINE_EVERY_S if line == self._said else NEWS_EVERY_S):
+            return
+        self._last, self._said = time.monotonic(), line
+        print(line, file=sys.stderr, flush=True)  # noqa: T201
 
 
 def print_passages(passages: Sequence[Json], with_text: bool = True) -> None:
