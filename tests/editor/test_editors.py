@@ -1,0 +1,140 @@
+"""Real editors with the configurations of extension-proto/editors: Neovim 0.7, Neovim 0.12, Emacs' eglot."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import re
+import subprocess
+import sys
+import tomllib
+from dataclasses import fields
+from pathlib import Path
+
+import pytest
+from lsprotocol import types
+from pytest_lsp import ClientServerConfig, LanguageClient, client_capabilities
+
+from server.lsp_types import COMMANDS, METHODS, Options, camel
+
+ROOT = Path(__file__).parents[2]
+EDITORS = ROOT / "extension-proto" / "editors"
+HERE = Path(__file__).parent
+
+
+def find(program: str, version: str) -> str:
+    """The first `program` on the PATH whose --version starts with `version`; skips the test without one."""
+    for folder in [*os.environ["PATH"].split(os.pathsep), str(Path(sys.executable).parent)]:
+        path = Path(folder) / program
+        said = subprocess.run([path, "--version"], capture_output=True, text=True).stdout if path.is_file() else ""
+        if re.match(version, said):
+            return str(path)
+    pytest.skip(f"no {program} here that says {version!r}")
+
+
+async def drive(command: list[str], workspace: Path, tmp_path: Path) -> dict:
+    environment = os.environ | {
+        "EDITORS": str(EDITORS),
+        "PYTHON": sys.executable,
+        "PYTHONPATH": str(ROOT),
+        "HOME": str(tmp_path),
+    }
+    environment |= {
+        "SEEN": str(tmp_path / "seen.json"),
+        "XDG_STATE_HOME": str(tmp_path),
+        "XDG_CACHE_HOME": str(tmp_path),
+    }
+    ran = await asyncio.to_thread(
+        subprocess.run, command, cwd=workspace, env=environment, capture_output=True, text=True, timeout=90, check=False
+    )
+    assert (tmp_path / "seen.json").exists(), ran.stdout[-2000:] + ran.stderr[-2000:]
+    seen = json.loads((tmp_path / "seen.json").read_text())
+    assert "error" not in seen, seen["error"] + ran.stderr[-2000:]
+    return seen
+
+
+@pytest.fixture
+def slow_when_told(script):
+    """An answer that takes a while; one to the question "slow" far longer."""
+    script.piece_wait_s = 0.1
+    script.ready, script.completion = {"fim": True}, " # accepted 😀"
+    script.pieces = ["Reads ", "é😀 ", "one file ", "[1]."]
+    answers = {"slow": ["word "] * 200}
+
+    class Asked(list):
+        def append(self, body):
+            super().append(body)
+            script.pieces = answers.get(body["question"], script.pieces)
+
+    script.asked = Asked()
+    return script
+
+
+def neovim(path: str) -> list[str]:
+    return [path, "--headless", "-u", "NONE", "-i", "NONE", "-n", "-c", f"lua dofile('{HERE / 'drive_neovim.lua'}')"]
+
+
+async def test_neovim_0_7_asks_streams_and_stops(backend, slow_when_told, workspace, tmp_path):
+    seen = await drive(neovim(find("nvim", r"NVIM v0\.[789]\.")), workspace, tmp_path)
+    assert seen["encoding"] == "utf-16"
+    assert seen["answer"].startswith("# How is a file read?\n\nReads é😀 one file [1].\n")
+    assert seen["steps"] >= 4
+    assert seen["command"] == "Reads é😀 one file [1]."
+    assert slow_when_told.asked[0]["selection"].startswith("def read(path):")
+    assert await asyncio.to_thread(slow_when_told.left.wait, 10), "the backend still writes after :NightschoolStop"
+
+
+async def test_neovim_0_12_draws_and_accepts_ghost_text(backend, slow_when_told, workspace, tmp_path):
+    seen = await drive(neovim(find("nvim", r"NVIM v0\.1[2-9]")), workspace, tmp_path)
+    assert seen["encoding"] == "utf-8"
+    assert seen["answer"].startswith("# How is a file read?\n\nReads é😀 one file [1].\n")
+    assert seen["ghost"].endswith("# accepted 😀")
+    assert seen["accepted"] == "a = 1  # accepted 😀"
+
+
+async def test_eglot_asks_and_streams_in_batch(backend, slow_when_told, workspace, tmp_path):
+    emacs = find("emacs", "GNU Emacs")
+    found = await asyncio.to_thread(
+        subprocess.run, [emacs, "--batch", "-f", "package-initialize", "-l", "eglot"], capture_output=True, text=True
+    )
+    if found.returncode != 0:
+        pytest.skip("Emacs has no eglot here")
+    seen = await drive([emacs, "--batch", "-l", str(HERE / "drive_eglot.el")], workspace, tmp_path)
+    assert seen["server"] == "nightschool"
+    assert seen["answer"].startswith("# How is a file read?\n\nReads é😀 one file [1].\n")
+    assert seen["steps"] >= 4
+    assert seen["command"] == "Reads é😀 one file [1]."
+    assert "nightschool: Explain" in seen["actions"]
+    assert seen["shutdown"] is True
+
+
+@pytest.mark.parametrize("client", ["neovim@v0.7", "neovim@v0.11", "visual-studio-code", "emacs"])
+async def test_the_capabilities_that_editors_were_recorded_with_are_understood(client, workspace, backend):
+    command = [sys.executable, "-m", "server.lsp"]
+    config = ClientServerConfig(server_command=command, server_env=os.environ | {"PYTHONPATH": str(ROOT)})
+    language_client: LanguageClient = await config.start()
+    try:
+        params = types.InitializeParams(capabilities=client_capabilities(client), root_uri=workspace.as_uri())
+        result = await language_client.initialize_session(params)
+        assert result.capabilities.inline_completion_provider is not None
+        asked = types.ExecuteCommandParams("nightschool.ask", ["What?"])
+        answer = await language_client.workspace_execute_command_async(asked)
+        assert answer["answer"] == "Reads one file [1]."
+    finally:
+        await language_client.shutdown_session()
+
+
+def test_the_files_that_could_not_be_tried_at_least_parse():
+    assert tomllib.loads((EDITORS / "helix-languages.toml").read_text())["language-server"]["nightschool"]["args"] == [
+        "lsp"
+    ]
+    assert json.loads((EDITORS / "zed-settings.json").read_text())["language_models"]["openai_compatible"][
+        "nightschool"
+    ]
+
+
+def test_protocol_md_names_every_method_command_and_option():
+    text = (ROOT / "extension-proto" / "protocol.md").read_text()
+    named = [*METHODS, *COMMANDS, *(camel(field.name) for field in fields(Options))]
+    assert [name for name in named if name not in text] == []
