@@ -1,204 +1,225 @@
-"""One night: sources -> corpus -> adapter -> verdict. The front door calls what is here."""
+"""One night: collect, train, prove, decide, promote, report. The front door calls what is here.
+
+Each stage leaves its result on disk and is not done again when it is there: a night that was killed goes on.
+"""
 
 from __future__ import annotations
 
-import math
-import shutil
+import fcntl
+import logging
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
-from pathlib import Path
+from typing import Literal, TypeVar
 
-from indexer.settings import IndexerSettings
 from indexer.workspace import Workspace
-from server.adapter import Adapter, Losses, find_adapter, new_version, promote, prune
+from server.adapter import Adapter, AdapterError, find_adapter, new_version, promote, prune, read_current
 from server.base_model import BaseModel
-from server.prompt import PROMPT_VERSION
-from trainer.corpus import CorpusPlan, build_corpus
-from trainer.job import Note, Stage, TrainingError, TrainingEvent, TrainingJob
-from trainer.ledger import Ledger, read_ledger
-from trainer.process import run_job
+from trainer.job import Stage
+from trainer.night_state import NightState, last_finished, load_state, save_state, settings_mark
+from trainer.process import Runner, run_job
+from trainer.promote import Margins, Verdict, decide
+from trainer.proving import Proof, Proved, make_proof, prove
+from trainer.report import NightReport, write_reports
 from trainer.settings import TrainerSettings
 from trainer.sources.history import History, NoHistory
-from trainer.sources.snapshot import Snapshot, SnapshotFile, take_snapshot
+from trainer.stages import CorpusReport, OnProgress, TrainingReport, collect, newest_corpus, run_training
 
-# Files whose lines are dated one by one (0.1 s each with git blame); the others count as old.
-_DATED_FILES = 250
-_MIN_FREE_BYTES = 1 << 30
+__all__ = [
+    "CorpusReport",
+    "NightBusy",
+    "NightPlan",
+    "NightReport",
+    "TrainingReport",
+    "collect",
+    "newest_corpus",
+    "plan_night",
+    "run_night",
+    "run_training",
+]
 
-OnProgress = Callable[[TrainingEvent], None]
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+
+class NightBusy(Exception):
+    """Another night is running in this workspace."""
 
 
 @dataclass(frozen=True, slots=True)
-class CorpusReport:
-    """A corpus that lies ready in `folder`: counts of examples and tokens on the training side, and what was left
-    out.
-    """
+class NightPlan:
+    """What a night would do and cost. `skip` is the reason for which it would do nothing, "" when it would."""
 
-    folder: Path
-    commit: str
+    skip: str
+    snapshot: str
+    proved_on: Literal["newer code", "held-out files"]
     files: int
-    raw_examples: int
-    chat_examples: int
-    raw_tokens: int
-    chat_tokens: int
-    held_out_files: int
-    left_out: dict[str, int]
-    masked: dict[str, int]
-    seconds: float
-
-
-@dataclass(frozen=True, slots=True)
-class TrainingReport:
-    """A training that ended well: the adapter, and the losses, counts and seconds of its manifest."""
-
-    adapter: Adapter
-    losses: Losses
-    steps: int
     tokens: int
-    seconds: float
-    notices: tuple[str, ...]
+    minutes: float
+    disk_gb: float
 
 
-def collect(
+def run_night(
     workspace: Workspace,
     settings: TrainerSettings,
     base: BaseModel,
     on_progress: OnProgress,
     *,
-    commit: str = "HEAD",
-    indexer_settings: IndexerSettings | None = None,
-) -> CorpusReport:
-    """Make the corpus of `commit` (of the working tree where there is no git) for `base`. Raises `EmptyCorpus`."""
-    began = time.monotonic()
-    on_progress(Stage("reading the code"))
-    snapshot = take_snapshot(workspace, indexer_settings or IndexerSettings.read(workspace), commit)
-    on_progress(Stage("making examples"))
-    preset = settings.hyper_parameters(has_gpu())
-    plan = CorpusPlan(preset.example_tokens, settings.held_out_share, settings.seed, settings.max_files)
-    workspace.make_state_folder()
-    workspace.corpus.mkdir(exist_ok=True)
-    folder = workspace.corpus / snapshot.name
-    weights = _line_weights(workspace, snapshot)
-    ledger = build_corpus(snapshot, base.folder / "tokenizer.json", base.sha256, plan, folder, weights)
-    return _corpus_report(folder, ledger, time.monotonic() - began)
+    force: bool = False,
+    check_engine: Callable[[Adapter], str] | None = None,
+    runner: Runner = run_job,
+) -> NightReport:
+    """From yesterday's code to a better adapter in service, or to the reason there is none.
 
-
-def run_training(
-    workspace: Workspace,
-    settings: TrainerSettings,
-    base: BaseModel,
-    on_progress: OnProgress,
-    *,
-    budget_minutes: float | None = None,
-    corpus: Path | None = None,
-    promote_it: bool = True,
-) -> TrainingReport:
-    """Train an adapter on `corpus` (the newest when None) in a process of its own, and put it in service.
-
-    Raises `TrainingError`; then, and after Ctrl-C, what is in service is as it was.
+    `check_engine` says why the engine cannot serve an adapter, "" when it can; without one the gate has no such line.
+    Raises `NightBusy`, `TrainingError`, `EmptyCorpus`; what is in service is then as it was.
     """
-    folder = corpus or newest_corpus(workspace)
-    if shutil.disk_usage(workspace.state).free < _MIN_FREE_BYTES:
-        raise TrainingError(f"less than {_MIN_FREE_BYTES >> 30} GiB free below {workspace.state}: free some disk space")
-    job = make_job(workspace, settings, base, folder, budget_minutes or settings.budget_minutes)
-    notices: list[str] = []
-
-    def listen(event: TrainingEvent) -> None:
-        if isinstance(event, Note):
-            notices.append(event.text)
-        on_progress(event)
-
-    run_job(job, listen)
-    adapter = find_adapter(workspace.adapters, job.version)
-    if promote_it:
-        adapter = promote(workspace.adapters, job.version)
+    with _only_one(workspace):
+        state = _begin(workspace, settings, base)
+        if not force and (reason := _why_skip(workspace, state)):
+            return NightReport.skipped(state.night, reason)
+        proof = _timed(state, "prepare", lambda: make_proof(workspace, settings, on_progress))
+        corpus = _timed(
+            state,
+            "collect",
+            lambda: collect(workspace, settings, base, on_progress, commit=proof.snapshot.commit or "HEAD"),
+        )
+        adapter = _timed(
+            state, "train", lambda: _trained(workspace, settings, base, corpus, state, on_progress, runner)
+        )
+        in_service = _in_service(workspace, base)
+        proved = _timed(
+            state,
+            "evaluate",
+            lambda: prove(workspace, settings, base, proof, corpus, adapter, in_service, on_progress, runner),
+        )
+        evidence = proved.evidence
+        if check_engine is not None:
+            on_progress(Stage("asking the engine"))
+            evidence = replace(evidence, engine_fault=check_engine(adapter))
+        verdict = decide(evidence, Margins(settings.min_gain, settings.max_forgetting, settings.min_files))
+        if verdict.promote:
+            promote(workspace.adapters, adapter.version)
+        report = _report(state, proof, corpus, adapter, in_service, proved, verdict)
+        write_reports(workspace, adapter, report)
+        save_state(workspace, replace(state, finished=True, promoted=verdict.promote))
         prune(workspace.adapters, settings.keep_adapters)
-    made = adapter.manifest
-    return TrainingReport(adapter, made.losses, made.steps, made.tokens, made.seconds, tuple(notices))
+    return report
 
 
-def make_job(
-    workspace: Workspace, settings: TrainerSettings, base: BaseModel, corpus: Path, budget_minutes: float
-) -> TrainingJob:
-    """What the training process is told; a run's folder is named for its adapter's version."""
-    try:
-        commit = read_ledger(corpus).commit
-    except (OSError, ValueError, TypeError) as error:
-        raise TrainingError(f"the corpus {corpus.name} cannot be read ({error}): collect again") from error
-    version = new_version(workspace.adapters, commit, datetime.now(UTC))
-    values = asdict(base)
-    return TrainingJob(
-        corpus=corpus,
-        run=workspace.state / "runs" / version,
-        adapters=workspace.adapters,
-        version=version,
-        base={**values, "folder": str(base.folder)},
-        preset=asdict(settings.hyper_parameters(has_gpu())),
-        backend=settings.backend,
-        budget_s=budget_minutes * 60,
-        max_steps=settings.max_steps,
-        seed=settings.seed,
-        micro_rows=settings.micro_rows,
-        learn_prompts=settings.learn_prompts,
-        checkpoint_every_s=settings.checkpoint_every_s,
-        held_out_tokens=settings.held_out_tokens,
-        prompt_version=PROMPT_VERSION,
-    )
+def plan_night(workspace: Workspace, settings: TrainerSettings, base: BaseModel) -> NightPlan:
+    """What `run_night` would do now, without doing it."""
+    state = _begin(workspace, settings, base, keep=False)
+    proof = make_proof(workspace, settings, lambda _: None)
+    text = sum(len(file.text) for file in proof.snapshot.files)
+    arms = 2 if _in_service(workspace, base) is None else 3
+    # 0.3 ms a byte of proof and arm with both prompts, measured with the embedded model on two cores: trainer/LOG.md.
+    minutes = settings.budget_minutes + arms * (settings.proof_bytes * 0.025 + settings.questions * 12) / 60
+    disk = (base.parameters * 0.6 + text * 2) / 1e9
+    return NightPlan(
+        _why_skip(workspace, state), proof.snapshot.commit, "newer code" if proof.is_next_day else "held-out files",
+        len(proof.snapshot.files), text // 3, round(minutes, 1), round(disk, 2),
+    )  # fmt: skip
 
 
-def newest_corpus(workspace: Workspace) -> Path:
-    """The corpus made last. Raises `TrainingError` when there is none."""
-    found = [folder for folder in workspace.corpus.glob("*/ledger.json") if not folder.parent.name.startswith(".")]
-    if not found:
-        raise TrainingError("there is no corpus yet: run `nightschool collect` first")
-    return max(found, key=lambda path: path.stat().st_mtime_ns).parent
-
-
-def has_gpu() -> bool:
-    """Is there an NVIDIA GPU with a driver? Asked without importing torch."""
-    return Path("/proc/driver/nvidia/version").exists() and shutil.which("nvidia-smi") is not None
-
-
-def _line_weights(workspace: Workspace, snapshot: Snapshot) -> Callable[[SnapshotFile], Sequence[float] | None]:
-    """A weight for each line of the files that changed last: 1 for the newest change, halved with each age of 100
-    commits.
-
-    What was written last is where the next change comes: trainer/LOG.md.
-    """
-    history = History(workspace.root)
-    if not snapshot.commit:
-        return lambda _: None
-    ages = history.recent(100, snapshot.commit)
-    unit = max(1.0, (ages[0].date - ages[-1].date).total_seconds()) if ages else 1.0
-    hot = sorted((file for file in snapshot.files if file.changed), key=lambda file: (-file.changed, file.path))
-    dated = {file.path for file in hot[:_DATED_FILES]}
-    newest = snapshot.date.timestamp()
-
-    def weigh(file: SnapshotFile) -> Sequence[float] | None:
-        if file.path not in dated:
-            return None
+@contextmanager
+def _only_one(workspace: Workspace) -> Iterator[None]:
+    workspace.make_state_folder()
+    with (workspace.state / "night.lock").open("w") as lock:
         try:
-            dates = history.line_dates(snapshot.commit, file.path)
-        except NoHistory:
-            return None
-        return [math.exp(-max(0.0, newest - date) / unit) for date in dates]
-
-    return weigh
+            fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise NightBusy(f"a night is running in {workspace.root}: wait for it, or end it") from None
+        yield
 
 
-def _corpus_report(folder: Path, ledger: Ledger, seconds: float) -> CorpusReport:
-    return CorpusReport(
-        folder,
-        ledger.commit,
-        ledger.sources("train"),
-        ledger.count("raw", "train"),
-        ledger.count("file-question", "train"),
-        ledger.tokens("raw", "train"),
-        ledger.tokens("file-question", "train"),
-        ledger.sources("held-out"),
-        ledger.left_out,
-        ledger.masked,
-        round(seconds, 2),
+def _begin(workspace: Workspace, settings: TrainerSettings, base: BaseModel, keep: bool = True) -> NightState:
+    """The state of tonight: that of a night that was cut short on the same commit and settings, or a new one."""
+    try:
+        head = History(workspace.root).head().sha
+    except NoHistory:
+        head = ""
+    mark = settings_mark(settings, base)
+    broken = load_state(workspace)
+    if broken is not None and not broken.finished and (broken.head, broken.mark) == (head, mark):
+        return broken
+    now = datetime.now(UTC)
+    state = NightState(f"{now:%Y-%m-%d-%H%M%S}", head, mark, new_version(workspace.adapters, head, now))
+    if keep:
+        save_state(workspace, state)
+    return state
+
+
+def _why_skip(workspace: Workspace, state: NightState) -> str:
+    last = last_finished(workspace)
+    if (
+        last is not None
+        and last.night != state.night
+        and state.head
+        and (last.head, last.mark) == (state.head, state.mark)
+    ):
+        return f"nothing was committed since the night of {last.night}"
+    return ""
+
+
+def _timed(state: NightState, stage: str, work: Callable[[], T]) -> T:
+    began = time.monotonic()
+    result = work()
+    state.seconds[stage] = round(time.monotonic() - began, 1)
+    return result
+
+
+def _trained(
+    workspace: Workspace, settings: TrainerSettings, base: BaseModel, corpus: CorpusReport, state: NightState,
+    on_progress: OnProgress, runner: Runner,
+) -> Adapter:  # fmt: skip
+    try:
+        return find_adapter(workspace.adapters, state.version, digest=True)
+    except AdapterError:
+        log.info("no adapter %s yet: training it", state.version)
+    return run_training(
+        workspace,
+        settings,
+        base,
+        on_progress,
+        corpus=corpus.folder,
+        promote_it=False,
+        version=state.version,
+        runner=runner,
+    ).adapter
+
+
+def _in_service(workspace: Workspace, base: BaseModel) -> Adapter | None:
+    """The adapter to be compared with; None for the base model, and for one that was made for another base model."""
+    try:
+        current = read_current(workspace.adapters)
+    except AdapterError as error:
+        log.warning("compared with the base model alone: %s", error)
+        return None
+    return current if current is not None and current.manifest.base_model.sha256 == base.sha256 else None
+
+
+def _report(
+    state: NightState, proof: Proof, corpus: CorpusReport, adapter: Adapter, in_service: Adapter | None, proved: Proved,
+    verdict: Verdict,
+) -> NightReport:  # fmt: skip
+    return NightReport(
+        night=state.night,
+        outcome="promoted" if verdict.promote else "refused",
+        reason="; ".join(verdict.reasons),
+        version=adapter.version,
+        in_service=in_service.version if in_service else None,
+        base_model=adapter.manifest.base_model.name,
+        commit=proof.snapshot.commit,
+        newer_commit=proof.newer,
+        is_next_day=proof.is_next_day,
+        rows=proved.rows,
+        verdict=verdict.lines,
+        corpus={name: value for name, value in asdict(corpus).items() if isinstance(value, int | float)},
+        manifest=adapter.manifest.model_dump(mode="json"),
+        seconds=dict(state.seconds),
+        answers=proved.shown,
     )

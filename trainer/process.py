@@ -11,24 +11,37 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Protocol
 
 import trainer
-from trainer.job import Failed, Finished, TrainingError, TrainingEvent, TrainingJob, line_to_event
+from trainer.job import Failed, Finished, TrainingError, TrainingEvent, line_to_event
 
 LOG_NAME = "training.log"
 _END_TIMEOUT_S = 10.0
 
 
-def run_job(job: TrainingJob, on_event: Callable[[TrainingEvent], None]) -> None:
-    """Run `python -m trainer.train` on `job` to its end, handing on every event. Raises `TrainingError`.
+class Job(Protocol):
+    """What a process is told: written as JSON into its own folder `run`."""
+
+    @property
+    def run(self) -> Path: ...
+    def model_dump_json(self, *, indent: int | None = ...) -> str: ...
+
+
+# What runs a job: a process of its own, or in a test this process.
+Runner = Callable[["Job", Callable[[TrainingEvent], None], str], None]
+
+
+def run_job(job: Job, on_event: Callable[[TrainingEvent], None], module: str = "trainer.train") -> None:
+    """Run `python -m MODULE` on `job` to its end, handing on every event. Raises `TrainingError`.
 
     Whatever ends this call early (Ctrl-C, an exception of `on_event`) ends the process and its group first.
     """
     job.run.mkdir(parents=True, exist_ok=True)
-    described = job.run / "job.json"
+    described = job.run / f"{module.rpartition('.')[2]}-job.json"
     described.write_text(job.model_dump_json(indent=2))
     last: TrainingEvent | None = None
-    with _started(described, job.run) as process:
+    with _started(module, described, job.run) as process:
         assert process.stdout
         for line in process.stdout:
             last = line_to_event(line)
@@ -41,10 +54,10 @@ def run_job(job: TrainingJob, on_event: Callable[[TrainingEvent], None]) -> None
 
 
 @contextmanager
-def _started(described: Path, run: Path) -> Iterator[subprocess.Popen[str]]:
+def _started(module: str, described: Path, run: Path) -> Iterator[subprocess.Popen[str]]:
     with (run / LOG_NAME).open("ab") as log:
         process = subprocess.Popen(
-            [sys.executable, "-m", "trainer.train", str(described)],
+            [sys.executable, "-m", module, str(described)],
             # The frameworks write caches to where they are started: here, not into the user's repository.
             cwd=run, env=_environment(run), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=log,
             text=True, encoding="utf-8", start_new_session=True,

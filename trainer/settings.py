@@ -47,6 +47,20 @@ class TrainerSettings(SectionSettings):
     held_out_tokens: int = Field(
         6_000, ge=256, description="held-out tokens on which losses are taken before and after"
     )
+    proof_bytes: int = Field(
+        6_000, ge=500, description="newer code that is kept from training and that an adapter is proved on; bytes"
+    )
+    questions: int = Field(
+        4, ge=0, description="questions each arm answers in the proof; the last is about nothing real"
+    )
+    answer_tokens: int = Field(64, ge=8, description="longest answer in the proof; tokens")
+    min_gain: float = Field(
+        0.0, ge=0, lt=1, description="share of the base model's bits that a candidate must surely save on newer code"
+    )
+    max_forgetting: float = Field(
+        0.01, ge=0, description="share of bits that a candidate may cost on other people's code"
+    )
+    min_files: int = Field(5, ge=1, description="files that a proof must rest on")
     max_files: int = Field(20_000, ge=1, description="files a corpus takes, those changed last first")
     keep_adapters: int = Field(7, ge=2, description="adapters kept; older ones are deleted")
 

@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import json
 import logging
-import os
-import signal
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -19,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
 from server.adapter import Adapter, AdapterError, DataCounts, Losses, TrainedOn, finish_adapter
+from trainer.child import end_with_parent, event_stream
 from trainer.corpus import Example, read_examples
 from trainer.encoding import BadTemplate, Row
 from trainer.job import Failed, Finished, HeldOut, Note, Stage, TrainingError, TrainingEvent, TrainingJob, event_to_line
@@ -215,11 +214,8 @@ def _counts(job: TrainingJob, ledger: Ledger, plan: Plan) -> DataCounts:
 
 def main(arguments: list[str]) -> int:
     """The edge of the process: stdout is the events' alone, everything else that is printed goes to stderr."""
-    events = os.fdopen(os.dup(1), "w", buffering=1, encoding="utf-8")
-    os.dup2(2, 1)
-    _end_with_parent()
-    # Ctrl-C goes to the parent, which ends us with our process group.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    events = event_stream()
+    end_with_parent()
     job = TrainingJob.model_validate_json(Path(arguments[0]).read_text())
     with (job.run / "events.jsonl").open("a", encoding="utf-8") as record:
         tell = _teller(events, record)
@@ -252,14 +248,6 @@ def _teller(events: TextIO, record: TextIO) -> Tell:
             return
 
     return tell
-
-
-def _end_with_parent() -> None:
-    """On Linux: when the parent is killed, so are we (prctl PR_SET_PDEATHSIG)."""
-    if sys.platform == "linux":
-        import ctypes
-
-        ctypes.CDLL(None).prctl(1, signal.SIGKILL)
 
 
 if __name__ == "__main__":

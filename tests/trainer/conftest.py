@@ -25,7 +25,7 @@ def make_tokenizer(template: str = TEMPLATE) -> Any:
     tokenizer = Tokenizer(models.BPE(vocab={letter: index for index, letter in enumerate(alphabet)}, merges=[]))
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
     tokenizer.decoder = decoders.ByteLevel()
-    fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, model_max_length=512)
+    fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, model_max_length=2048)
     fast.add_special_tokens(
         {"eos_token": "<|end|>", "pad_token": "<|end|>", "additional_special_tokens": ["<|start|>"]}
     )
@@ -41,7 +41,7 @@ def save_tiny_model(folder: Path, template: str = TEMPLATE, seed: int = 0) -> Pa
     torch.manual_seed(seed)
     config = LlamaConfig(
         vocab_size=258, hidden_size=64, intermediate_size=128, num_hidden_layers=2, num_attention_heads=4,
-        num_key_value_heads=2, max_position_embeddings=512, eos_token_id=256, pad_token_id=256, bos_token_id=None,
+        num_key_value_heads=2, max_position_embeddings=2048, eos_token_id=256, pad_token_id=256, bos_token_id=None,
     )  # fmt: skip
     LlamaForCausalLM(config).to(torch.bfloat16).save_pretrained(folder)
     make_tokenizer(template).save_pretrained(folder)
@@ -55,7 +55,7 @@ def tiny_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def tiny_base(tiny_folder: Path) -> BaseModel:
-    return BaseModel("tiny", "1", "ab" * 32, tiny_folder, "MIT", 512, "<|end|>", None, 123_456, "built for the test")
+    return BaseModel("tiny", "1", "ab" * 32, tiny_folder, "MIT", 2048, "<|end|>", None, 123_456, "built for the test")
 
 
 @pytest.fixture(scope="session", name="make_tokenizer")

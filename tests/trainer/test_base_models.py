@@ -46,7 +46,7 @@ def test_every_row_of_the_catalogue_says_what_the_engine_must_know() -> None:
 def test_a_local_folder_says_what_it_is(tiny_folder: Path, tmp_path: Path) -> None:
     model = resolve_base_model(str(tiny_folder), tmp_path, lambda _: None)
     assert (model.name, model.revision, model.folder) == ("tiny", "local", tiny_folder)
-    assert (model.context_length, model.end_of_turn, model.fim) == (512, "<|end|>", None)
+    assert (model.context_length, model.end_of_turn, model.fim) == (2048, "<|end|>", None)
     assert model.parameters > 50_000
     known = {path: path.stat().st_mtime_ns for path in (tmp_path / "facts").iterdir()}
     assert resolve_base_model(str(tiny_folder), tmp_path, lambda _: None) == model

@@ -1,0 +1,175 @@
+"""Nights in a row on a repository that changes, with a model built in the process."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from indexer.workspace import Workspace
+from server.adapter import list_adapters, read_current
+from server.base_model import BaseModel
+from trainer import evaluate, train
+from trainer.evaluate import EvaluationJob
+from trainer.job import Stage, TrainingEvent, TrainingJob, event_to_line
+from trainer.night import NightBusy, plan_night, run_night
+from trainer.process import Job
+from trainer.settings import TrainerSettings
+
+SETTINGS = TrainerSettings(
+    max_steps=30, row_tokens=256, example_tokens=256, rank=8, alpha=16, learning_rate=2e-2, backend="trl",
+    held_out_tokens=300, proof_bytes=500, questions=2, answer_tokens=8, min_files=2, max_forgetting=5.0,
+)  # fmt: skip
+
+
+def in_this_process(job: Job, on_event: Callable[[TrainingEvent], None], module: str) -> None:
+    """Runs a job here, keeping its events as the process does: the processes themselves are proved elsewhere."""
+    job.run.mkdir(parents=True, exist_ok=True)
+
+    def tell(event: TrainingEvent) -> None:
+        with (job.run / "events.jsonl").open("a") as record:
+            record.write(event_to_line(event))
+        on_event(event)
+
+    if module == "trainer.train":
+        assert isinstance(job, TrainingJob)
+        train.run(job, tell)
+    else:
+        assert isinstance(job, EvaluationJob)
+        evaluate.run(job, tell)
+
+
+def code(number: int, day: int = 0) -> str:
+    body = f"    return sum(price.cents for price in prices) + {number}\n"
+    return f"def total_{number}(prices):  # é 🌍\n{body}\n\n" * 4 + f"\ndef later_{day}(prices):\n{body}\n" * day
+
+
+@pytest.fixture
+def workspace(git_workspace: tuple[Path, Callable[..., str]]) -> tuple[Workspace, Callable[..., str]]:
+    root, commit = git_workspace
+    commit(1, {f"shop/prices_{number}.py": code(number) for number in range(12)})
+    commit(2, {f"shop/prices_{number}.py": code(number, 2) for number in range(8)})
+    return Workspace(root), commit
+
+
+def test_a_night_trains_on_the_past_proves_on_the_newer_code_and_promotes(
+    workspace: tuple[Workspace, Callable[..., str]], tiny_base: BaseModel
+) -> None:
+    place, _ = workspace
+    stages: list[str] = []
+
+    def listen(event: TrainingEvent) -> None:
+        if isinstance(event, Stage):
+            stages.append(event.text)
+
+    report = run_night(place, SETTINGS, tiny_base, listen, runner=in_this_process)
+    assert report.outcome == "promoted", report.verdict
+    assert report.is_next_day
+    assert report.commit != report.newer_commit
+    assert [(row.arm, row.retrieval) for row in report.rows] == [
+        ("base", False), ("base", True), ("candidate", False), ("candidate", True),
+    ]  # fmt: skip
+    bits = {(row.arm, row.retrieval): row.newer_code or 0.0 for row in report.rows}
+    assert bits["candidate", True] < bits["base", True]
+    current = read_current(place.adapters)
+    assert current is not None
+    assert current.version == report.version
+    assert current.manifest.commit == report.commit
+    markdown = (current.folder / "report.md").read_text()
+    assert f"| candidate | on | {bits['candidate', True]:.4f} |" in markdown
+    html = (current.folder / "report.html").read_text()
+    assert "<svg" in html
+    assert "http" not in html
+    assert json.loads((place.state / "nights" / f"{report.night}.json").read_text())["version"] == report.version
+    again = run_night(place, SETTINGS, tiny_base, lambda _: None, runner=in_this_process)
+    assert (again.outcome, again.reason) == ("skipped", f"nothing was committed since the night of {report.night}")
+    assert plan_night(place, SETTINGS, tiny_base).skip == again.reason
+
+
+def test_a_candidate_that_is_worse_is_refused_and_kept_with_its_reasons(
+    workspace: tuple[Workspace, Callable[..., str]], tiny_base: BaseModel
+) -> None:
+    place, commit = workspace
+    first = run_night(place, SETTINGS, tiny_base, lambda _: None, runner=in_this_process)
+    commit(3, {f"shop/prices_{number}.py": code(number, 4) for number in range(8)})
+    poisoned = SETTINGS.model_copy(update={"learning_rate": 0.9, "max_steps": 12})
+    second = run_night(place, poisoned, tiny_base, lambda _: None, runner=in_this_process)
+    assert second.outcome == "refused"
+    assert second.in_service == first.version
+    assert {row.arm for row in second.rows} == {"base", "candidate", "in service"}
+    current = read_current(place.adapters)
+    assert current is not None
+    assert current.version == first.version
+    assert second.version in [adapter.version for adapter in list_adapters(place.adapters)]
+    report = (place.adapters / second.version / "report.md").read_text()
+    assert "NOT PASSED" in report
+    assert f"{first.version} stays in service" in report
+
+
+@pytest.mark.parametrize("at", ["reading the code", "training", "measuring candidate"])
+def test_a_night_killed_at_a_stage_goes_on_to_the_same_adapter(
+    workspace: tuple[Workspace, Callable[..., str]], tiny_base: BaseModel, at: str
+) -> None:
+    place, _ = workspace
+
+    class Killed(BaseException):
+        pass
+
+    def stop(event: TrainingEvent) -> None:
+        if event == Stage(at):
+            raise Killed
+
+    with pytest.raises(Killed):
+        run_night(place, SETTINGS, tiny_base, stop, runner=in_this_process)
+    assert read_current(place.adapters) is None
+    resumed = run_night(place, SETTINGS, tiny_base, lambda _: None, runner=in_this_process)
+    assert resumed.outcome == "promoted"
+    assert [adapter.version for adapter in list_adapters(place.adapters)] == [resumed.version]
+    fresh = run_night(place, SETTINGS, tiny_base, lambda _: None, runner=in_this_process, force=True)
+    assert fresh.manifest["files"] == resumed.manifest["files"]
+
+
+def test_an_adapter_the_engine_cannot_load_is_not_promoted(
+    workspace: tuple[Workspace, Callable[..., str]], tiny_base: BaseModel
+) -> None:
+    place, _ = workspace
+    report = run_night(
+        place, SETTINGS, tiny_base, lambda _: None, runner=in_this_process, check_engine=lambda _: "it never answered"
+    )
+    assert (report.outcome, report.reason) == ("refused", "the engine loads it: it never answered")
+    assert read_current(place.adapters) is None
+
+
+def test_two_nights_do_not_run_together(workspace: tuple[Workspace, Callable[..., str]], tiny_base: BaseModel) -> None:
+    place, _ = workspace
+
+    # A lock of lockf belongs to a process: here it is another's.
+    place.make_state_folder()
+    hold = "import fcntl, sys; f = open(sys.argv[1], 'w'); fcntl.lockf(f, fcntl.LOCK_EX); print('held', flush=True)"
+    hold += "; sys.stdin.read()"
+    holder = subprocess.Popen(
+        [sys.executable, "-c", hold, str(place.state / "night.lock")], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    )
+    try:
+        assert holder.stdout
+        assert holder.stdout.readline() == b"held\n"
+        with pytest.raises(NightBusy, match="a night is running in"):
+            run_night(place, SETTINGS, tiny_base, lambda _: None)
+    finally:
+        holder.communicate(b"")
+
+
+def test_a_folder_without_history_is_proved_on_files_held_out(tmp_path: Path, tiny_base: BaseModel) -> None:
+    root = tmp_path / "plain"
+    (root / "shop").mkdir(parents=True)
+    for number in range(12):
+        (root / "shop" / f"prices_{number}.py").write_text(code(number, 1))
+    settings = SETTINGS.model_copy(update={"held_out_share": 0.3})
+    report = run_night(Workspace(root), settings, tiny_base, lambda _: None, runner=in_this_process)
+    assert not report.is_next_day
+    assert report.outcome == "promoted"
+    assert "files never trained on (there is no newer code)" in report.verdict[0].rule

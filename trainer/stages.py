@@ -1,0 +1,208 @@
+"""Two stages of the night that can be run alone: the corpus, and the training."""
+
+from __future__ import annotations
+
+import math
+import shutil
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from indexer.settings import IndexerSettings
+from indexer.workspace import Workspace
+from server.adapter import Adapter, Losses, find_adapter, new_version, promote, prune
+from server.base_model import BaseModel
+from server.prompt import PROMPT_VERSION
+from trainer.corpus import CorpusPlan, build_corpus
+from trainer.job import Note, Stage, TrainingError, TrainingEvent, TrainingJob
+from trainer.ledger import Ledger, read_ledger
+from trainer.process import Runner, run_job
+from trainer.settings import TrainerSettings
+from trainer.sources.history import History, NoHistory
+from trainer.sources.snapshot import Snapshot, SnapshotFile, take_snapshot
+
+# Files whose lines are dated one by one (0.1 s each with git blame); the others count as old.
+_DATED_FILES = 250
+_MIN_FREE_BYTES = 1 << 30
+
+OnProgress = Callable[[TrainingEvent], None]
+
+
+@dataclass(frozen=True, slots=True)
+class CorpusReport:
+    """A corpus that lies ready in `folder`: counts of examples and tokens on the training side, and what was left
+    out.
+    """
+
+    folder: Path
+    commit: str
+    files: int
+    raw_examples: int
+    chat_examples: int
+    raw_tokens: int
+    chat_tokens: int
+    held_out_files: int
+    left_out: dict[str, int]
+    masked: dict[str, int]
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingReport:
+    """A training that ended well: the adapter, and the losses, counts and seconds of its manifest."""
+
+    adapter: Adapter
+    losses: Losses
+    steps: int
+    tokens: int
+    seconds: float
+    notices: tuple[str, ...]
+
+
+def collect(
+    workspace: Workspace,
+    settings: TrainerSettings,
+    base: BaseModel,
+    on_progress: OnProgress,
+    *,
+    commit: str = "HEAD",
+    indexer_settings: IndexerSettings | None = None,
+) -> CorpusReport:
+    """Make the corpus of `commit` (of the working tree where there is no git) for `base`. Raises `EmptyCorpus`."""
+    began = time.monotonic()
+    on_progress(Stage("reading the code"))
+    snapshot = take_snapshot(workspace, indexer_settings or IndexerSettings.read(workspace), commit)
+    on_progress(Stage("making examples"))
+    preset = settings.hyper_parameters(has_gpu())
+    plan = CorpusPlan(preset.example_tokens, settings.held_out_share, settings.seed, settings.max_files)
+    workspace.make_state_folder()
+    workspace.corpus.mkdir(exist_ok=True)
+    folder = workspace.corpus / snapshot.name
+    weights = _line_weights(workspace, snapshot)
+    ledger = build_corpus(snapshot, base.folder / "tokenizer.json", base.sha256, plan, folder, weights)
+    return _corpus_report(folder, ledger, time.monotonic() - began)
+
+
+def run_training(
+    workspace: Workspace,
+    settings: TrainerSettings,
+    base: BaseModel,
+    on_progress: OnProgress,
+    *,
+    budget_minutes: float | None = None,
+    corpus: Path | None = None,
+    promote_it: bool = True,
+    version: str = "",
+    runner: Runner = run_job,
+) -> TrainingReport:
+    """Train an adapter on `corpus` (the newest when None) in a process of its own, and put it in service.
+
+    With the `version` of a run that was cut short, that run goes on from its last checkpoint.
+
+    Raises `TrainingError`; then, and after Ctrl-C, what is in service is as it was.
+    """
+    folder = corpus or newest_corpus(workspace)
+    if shutil.disk_usage(workspace.state).free < _MIN_FREE_BYTES:
+        raise TrainingError(f"less than {_MIN_FREE_BYTES >> 30} GiB free below {workspace.state}: free some disk space")
+    job = make_job(workspace, settings, base, folder, budget_minutes or settings.budget_minutes, version)
+    notices: list[str] = []
+
+    def listen(event: TrainingEvent) -> None:
+        if isinstance(event, Note):
+            notices.append(event.text)
+        on_progress(event)
+
+    runner(job, listen, "trainer.train")
+    adapter = find_adapter(workspace.adapters, job.version)
+    if promote_it:
+        adapter = promote(workspace.adapters, job.version)
+        prune(workspace.adapters, settings.keep_adapters)
+    made = adapter.manifest
+    return TrainingReport(adapter, made.losses, made.steps, made.tokens, made.seconds, tuple(notices))
+
+
+def make_job(
+    workspace: Workspace, settings: TrainerSettings, base: BaseModel, corpus: Path, budget_minutes: float, version: str
+) -> TrainingJob:
+    """What the training process is told; a run's folder is named for its adapter's version."""
+    try:
+        commit = read_ledger(corpus).commit
+    except (OSError, ValueError, TypeError) as error:
+        raise TrainingError(f"the corpus {corpus.name} cannot be read ({error}): collect again") from error
+    version = version or new_version(workspace.adapters, commit, datetime.now(UTC))
+    values = asdict(base)
+    return TrainingJob(
+        corpus=corpus,
+        run=workspace.state / "runs" / version,
+        adapters=workspace.adapters,
+        version=version,
+        base={**values, "folder": str(base.folder)},
+        preset=asdict(settings.hyper_parameters(has_gpu())),
+        backend=settings.backend,
+        budget_s=budget_minutes * 60,
+        max_steps=settings.max_steps,
+        seed=settings.seed,
+        micro_rows=settings.micro_rows,
+        learn_prompts=settings.learn_prompts,
+        checkpoint_every_s=settings.checkpoint_every_s,
+        held_out_tokens=settings.held_out_tokens,
+        prompt_version=PROMPT_VERSION,
+    )
+
+
+def newest_corpus(workspace: Workspace) -> Path:
+    """The corpus made last. Raises `TrainingError` when there is none."""
+    found = [folder for folder in workspace.corpus.glob("*/ledger.json") if not folder.parent.name.startswith(".")]
+    if not found:
+        raise TrainingError("there is no corpus yet: run `nightschool collect` first")
+    return max(found, key=lambda path: path.stat().st_mtime_ns).parent
+
+
+def has_gpu() -> bool:
+    """Is there an NVIDIA GPU with a driver? Asked without importing torch."""
+    return Path("/proc/driver/nvidia/version").exists() and shutil.which("nvidia-smi") is not None
+
+
+def _line_weights(workspace: Workspace, snapshot: Snapshot) -> Callable[[SnapshotFile], Sequence[float] | None]:
+    """A weight for each line of the files that changed last: 1 for the newest change, halved with each age of 100
+    commits.
+
+    What was written last is where the next change comes: trainer/LOG.md.
+    """
+    history = History(workspace.root)
+    if not snapshot.commit:
+        return lambda _: None
+    ages = history.recent(100, snapshot.commit)
+    unit = max(1.0, (ages[0].date - ages[-1].date).total_seconds()) if ages else 1.0
+    hot = sorted((file for file in snapshot.files if file.changed), key=lambda file: (-file.changed, file.path))
+    dated = {file.path for file in hot[:_DATED_FILES]}
+    newest = snapshot.date.timestamp()
+
+    def weigh(file: SnapshotFile) -> Sequence[float] | None:
+        if file.path not in dated:
+            return None
+        try:
+            dates = history.line_dates(snapshot.commit, file.path)
+        except NoHistory:
+            return None
+        return [math.exp(-max(0.0, newest - date) / unit) for date in dates]
+
+    return weigh
+
+
+def _corpus_report(folder: Path, ledger: Ledger, seconds: float) -> CorpusReport:
+    return CorpusReport(
+        folder,
+        ledger.commit,
+        ledger.sources("train"),
+        ledger.count("raw", "train"),
+        ledger.count("file-question", "train"),
+        ledger.tokens("raw", "train"),
+        ledger.tokens("file-question", "train"),
+        ledger.sources("held-out"),
+        ledger.left_out,
+        ledger.masked,
+        round(seconds, 2),
+    )
