@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -167,61 +167,67 @@ def _cut_long(unit: _Unit, lines: list[str]) -> Iterator[_Unit]:
     )
 
 
+@dataclass(frozen=True, slots=True)
+class _Source:
+    """A text as its syntax tree sees it (byte offsets) and as editors do (lines)."""
+
+    lines: list[str]
+    table: LineTable
+
+    def span(self, node: Node) -> tuple[int, int]:
+        """First and last line of a node, 0-based."""
+        return self.table.line_at(node.start_byte), self.table.line_at(max(node.start_byte, node.end_byte - 1))
+
+    def size(self, first: int, last: int) -> int:
+        return _size(self.lines, first, last)
+
+
 def _syntax_units(text: str, lines: list[str], language: str) -> list[_Unit]:
     """Units by tree-sitter; empty when there is no grammar for the language."""
     parser = parser_for(language)
     if parser is None or not lines:
         return []
-    source = text.encode()
-    root = parser.parse(source).root_node
-    table = LineTable(lines)
-
-    def span(node: Node) -> tuple[int, int]:
-        last = table.line_at(max(node.start_byte, node.end_byte - 1))
-        return table.line_at(node.start_byte), last
-
-    return list(_node_units(root, "", span, lines, _MAX_DEPTH))
+    return _node_units(parser.parse(text.encode()).root_node, "", _Source(lines, LineTable(lines)), _MAX_DEPTH)
 
 
-def _node_units(
-    node: Node, scope: str, span: Callable[[Node], tuple[int, int]], lines: list[str], depth: int
-) -> Iterator[_Unit]:
+def _node_units(node: Node, scope: str, source: _Source, depth: int) -> list[_Unit]:
     """The children of `node` as units; a child too long to stay whole as the units of its own children."""
-    last_line = span(node)[0] - 1
+    units: list[_Unit] = []
+    last_line = source.span(node)[0] - 1
     comment_from: int | None = None
     for child in node.children:
-        first, last = span(child)
-        if first <= last_line:  # shares a line with what came before
-            first = last_line + 1
-        if last < first:
+        first, last = source.span(child)
+        if last <= last_line:  # all of it shares a line with what came before
+            _add_names(units, defined_names(child, scope))
             continue
+        start = max(first, last_line + 1) if comment_from is None else comment_from
         if is_comment(child):
-            comment_from = first if comment_from is None else comment_from
-            last_line = last
+            comment_from, last_line = start, last
             continue
-        name = join_scope(scope, definition_name(child)) if definition_name(child) else ""
-        start = first if comment_from is None else comment_from
-        comment_from = None
-        if _size(lines, first, last) <= MAX_CHARS or not child.named_child_count or not depth:
-            yield _Unit(start, last, scope, tuple(defined_names(child, scope)))
+        comment_from, last_line = None, last
+        if source.size(start, last) <= MAX_CHARS or not child.named_child_count or not depth:
+            units.append(_Unit(start, last, scope, tuple(defined_names(child, scope))))
         else:
-            yield from _opened(child, name or scope, start, span, lines, depth)
-        last_line = last
+            name = definition_name(child)
+            units += _opened(child, join_scope(scope, name) if name else scope, start, source, depth)
     if comment_from is not None:
-        yield _Unit(comment_from, last_line, scope)
+        units.append(_Unit(comment_from, last_line, scope))
+    return units
 
 
-def _opened(
-    node: Node, scope: str, start: int, span: Callable[[Node], tuple[int, int]], lines: list[str], depth: int
-) -> Iterator[_Unit]:
+def _add_names(units: list[_Unit], names: Sequence[str]) -> None:
+    if units and names:
+        units[-1] = replace(units[-1], defines=tuple(dict.fromkeys((*units[-1].defines, *names))))
+
+
+def _opened(node: Node, scope: str, start: int, source: _Source, depth: int) -> list[_Unit]:
     """A node too long to stay whole: its head, then the units of its children; the head carries its name."""
-    units = list(_node_units(node, scope, span, lines, depth - 1))
+    units = _node_units(node, scope, source, depth - 1)
+    own = (scope,) if scope else ()
     if not units:
-        yield _Unit(start, span(node)[1], scope, (scope,) if scope else ())
-        return
+        return [_Unit(start, source.span(node)[1], scope, own)]
     head, *rest = units
-    yield replace(head, first=start, defines=tuple(dict.fromkeys((scope, *head.defines) if scope else head.defines)))
-    yield from rest
+    return [replace(head, first=start, defines=tuple(dict.fromkeys((*own, *head.defines)))), *rest]
 
 
 _HEADING = re.compile(r"^ {0,3}(#{1,6})[ \t]+(.+?)[ \t#]*$")

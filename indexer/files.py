@@ -34,7 +34,8 @@ _SECRET_NAME = re.compile(
 )
 _GENERATED_NAME = re.compile(
     r"(.+[.-]min\.(js|css|mjs)|.+\.map|.+_pb2(_grpc)?\.pyi?"
-    r"|.+\.pb\.(go|cc|h)|.+\.g\.(dart|cs)"
+    r"|.+\.pb\.(go|cc|h)"
+    r"|.+\.g\.(dart|cs)"
     r"|.+\.snap|.+\.designer\.cs)$",
     re.IGNORECASE,
 )
@@ -173,12 +174,15 @@ def read_regular_file(root: Path, path: str, max_bytes: int) -> bytes | Skipped 
         return Skipped(path, "broken link") if full.is_symlink() else None
     except (OSError, RuntimeError):  # RuntimeError: a loop of links
         return Skipped(path, "unreadable")
-    with os.fdopen(descriptor, "rb") as file:
-        status = os.fstat(file.fileno())
+    try:
+        status = os.fstat(descriptor)
         if stat.S_ISDIR(status.st_mode):
             return Skipped(path, "submodule or nested repository")
         if not stat.S_ISREG(status.st_mode):
             return Skipped(path, "not a regular file")
         if status.st_size > max_bytes:
             return Skipped(path, "too large")
-        return file.read(max_bytes + 1)
+        with os.fdopen(os.dup(descriptor), "rb") as file:
+            return file.read(max_bytes + 1)
+    finally:
+        os.close(descriptor)

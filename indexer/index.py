@@ -251,7 +251,10 @@ class Index:
 
     @contextmanager
     def watch(self) -> Iterator[None]:
-        """Keep the index up to date with the tree until left. Searches are never blocked by it."""
+        """Follow every change of the tree from now on, until left; `update` reads what was there before.
+
+        Searches are never blocked by it.
+        """
         changes = Changes(self._parts.workspace.root)
         with watching_or_polling(self._parts.workspace.root, changes) as rescan_s:
             self._changes = changes

@@ -29,16 +29,16 @@ class Candidate:
 class Weights:
     """The knobs of the rank; 0 (for factors: 1) switches an ingredient off."""
 
-    dense_share_prose: float = 0.5
-    dense_share_symbol: float = 0.3
+    dense_share_prose: float = 0.4
+    dense_share_symbol: float = 0.2
     definition: float = 1.0
-    stem_path: float = 0.6
-    coherence: float = 0.3
+    stem_path: float = 0.5
+    coherence: float = 0.4
     test: float = 0.5
     aside: float = 0.6
     prose: float = 0.6
     reexport: float = 0.6
-    same_file_decay: float = 0.5
+    same_file_decay: float = 0.35
 
 
 DEFAULT_WEIGHTS = Weights()
@@ -54,6 +54,7 @@ _ASIDE_PATH = re.compile(
 _REEXPORT = frozenset(
     {"__init__.py", "index.ts", "index.js", "index.tsx", "index.mjs", "mod.rs", "lib.rs", "doc.go", "package-info.java"}
 )
+_NAMED_BY_FOLDER = frozenset({"__init__", "index", "mod", "lib", "main", "doc", "init"})
 
 
 @dataclass(frozen=True)
@@ -79,6 +80,11 @@ class Query:
         if not self.is_symbol:
             found = [name for name in found if re.search(r"[a-z\d][A-Z]|[A-Z]{2,}[a-z]|_|\.|::|#|->", name)]
         return [re.split(r"\.|::|#|->", name)[-1] for name in found if name.lower() not in STOPWORDS]
+
+    @cached_property
+    def names(self) -> frozenset[str]:
+        """The identifiers, lower case."""
+        return frozenset(name.lower() for name in self.identifiers)
 
     @cached_property
     def wants_tests(self) -> bool:
@@ -142,14 +148,23 @@ def _place_factor(query: Query, chunk: Chunk, weights: Weights) -> float:
 
 
 def _name_boost(query: Query, chunk: Chunk, weights: Weights) -> float:
-    """How well the names that the chunk defines, and the file's own, answer to the words of the query."""
+    """How well the names that the chunk defines, and its file's own, answer to the words of the query."""
     last_names = {name.rsplit(".", 1)[-1].lower() for name in chunk.defines}
-    boost = weights.definition * bool(last_names.intersection(name.lower() for name in query.identifiers))
-    stem_tokens = set(tokens(chunk.path.rsplit("/", 1)[-1].rsplit(".", 1)[0]))
-    asked = set(query.tokens)
-    if stem_tokens:
-        boost += weights.stem_path * len(stem_tokens & asked) / len(stem_tokens)
-    return boost
+    is_defined = weights.definition * bool(last_names & query.names)
+    return is_defined + weights.stem_path * _covered(_file_stem(chunk.path), set(query.tokens))
+
+
+def _file_stem(path: str) -> str:
+    """What a file is called after: `routing/router.py` after router, `routing/mod.rs` after its folder."""
+    *folders, name = path.split("/")
+    stem = name.rsplit(".", 1)[0]
+    return folders[-1] if stem in _NAMED_BY_FOLDER and folders else stem
+
+
+def _covered(name: str, asked: set[str]) -> float:
+    """The share of a name's tokens that the query has."""
+    named = set(tokens(name))
+    return len(named & asked) / len(named) if named else 0.0
 
 
 def _cohere(scored: list[tuple[Chunk, float]], weights: Weights) -> list[tuple[Chunk, float]]:

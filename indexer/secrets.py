@@ -118,7 +118,9 @@ def _mask_line(line: str, counts: Counter[str]) -> str:
 def _find_secrets(line: str) -> Iterator[tuple[str, str]]:
     for kind, rule in _RULES:
         for match in rule.finditer(line):
-            yield kind, match[match.lastindex or 0]
+            secret = match[match.lastindex or 0]
+            if kind != "password-in-url" or not _NOT_SECRET.search(secret):
+                yield kind, secret
     for match in _ASSIGNED.finditer(line):
         value = match["quoted"] or match["bare"]
         if _looks_random(value, min_bits=2.8 if match["quoted"] else 3.2) and not _NOT_SECRET.search(value):

@@ -16,7 +16,7 @@ _DEFINITION = re.compile(
     r"^(?:(?:\w+_)?(?:function|method|class|struct|enum|trait|interface|impl|module|mod|namespace|object|protocol"
     r"|extension|constructor|destructor|macro|record|union|type|alias|data|newtype|instance|property|delegate|template"
     r"|annotation_type|function_def|const|static|init|subroutine|procedure|test|actor|package_body|service|message|rpc)"
-    r"_(?:definition|declaration|item|specifier|spec|statement|def|signature)"
+    r"(?:_signature)?_(?:definition|declaration|item|specifier|spec|statement|def|signature)"
     r"|class|module|method|singleton_method|internal_module|data_type|newtype|function|preproc_def|FnProto|VarDecl|TestDecl"
     r"|macro_rule|variable_declarator|const_spec|var_spec|assignment|assignment_expression|assignment_statement|test)$"
 )
@@ -75,17 +75,14 @@ def definition_name(node: Node) -> str:
     return _receiver(node) + (_declared_name(node) or _first_identifier(node))
 
 
-def defined_names(node: Node, scope: str, depth: int = 5) -> list[str]:
-    """Dotted names of everything that `node` defines, itself first, nested members after."""
+def defined_names(node: Node, scope: str, depth: int = 6) -> list[str]:
+    """Dotted names of everything that `node` defines, itself first, nested members after; not what is in functions."""
     own = definition_name(node)
     names = [join_scope(scope, own)] if own else []
-    inner = names[0] if names else scope
-    if depth and (not own or _CONTAINER.search(node.type) or node.type in _WRAPPER):
+    open_to_view = own or node.type in _WRAPPER or _CONTAINER.search(node.type)
+    if depth and open_to_view and not _FUNCTION.search(node.type):
         for child in node.named_children:
-            if child.named_child_count and not _FUNCTION_LIKE.match(child.type):
-                names += defined_names(child, inner, depth - 1)
-            elif _DEFINITION.match(child.type):
-                names += [join_scope(inner, name)] if (name := definition_name(child)) else []
+            names += defined_names(child, names[0] if own else scope, depth - 1)
     return list(dict.fromkeys(names))
 
 

@@ -10,13 +10,14 @@ from zlib import crc32
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
+
 from indexer.files import SourceFile, source_files
 from indexer.index import Index, open_index
 from indexer.settings import IndexerSettings
 from indexer.tokens import tokens
 from indexer.update import describe
 from indexer.workspace import Workspace
-from numpy.typing import NDArray
 
 
 class WordEmbedder:

@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 
 import pytest
+
 from indexer.index import IndexUnavailable, open_index
 from indexer.settings import IndexerSettings
 
@@ -187,7 +188,8 @@ def test_explain_says_why_a_file_is_in_or_out(write, git, index):
 
 
 def test_nothing_heavy_is_imported_before_it_is_needed():
-    code = "import sys, indexer.index; print([m for m in ('torch', 'chromadb', 'sentence_transformers', 'detect_secrets') if m in sys.modules])"
+    heavy = ["torch", "chromadb", "sentence_transformers", "detect_secrets"]
+    code = f"import sys, indexer.index; print([m for m in {heavy} if m in sys.modules])"
     root = Path(__file__).parents[2]
     run = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=True)
     assert run.stdout == "[]\n"
