@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import uuid
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -18,10 +19,13 @@ async def request_progress(protocol: MendedProtocol, token: str | int | None, ti
     if token is None:
         yield
         return
+    if (task := asyncio.current_task()) is not None:
+        protocol.working[token] = task
     _send(protocol, token, {"kind": "begin", "title": title, "cancellable": True})
     try:
         yield
     finally:
+        protocol.working.pop(token, None)
         _send(protocol, token, {"kind": "end"})
 
 

@@ -49,6 +49,8 @@ class MendedProtocol(LanguageServerProtocol):
         super().__init__(server, converter)
         self.documents = Documents()
         self._initialized = False
+        # The requests that show work-done progress, by its token: the user may stop them there.
+        self.working: dict[int | str, asyncio.Task[Any]] = {}
         self._answered_early: int | str | None = None
         # Requests that we sent. pygls keeps them with the client's own, so that a client's response could hit either.
         self._sent: set[int | str] = set()
@@ -159,6 +161,11 @@ class MendedProtocol(LanguageServerProtocol):
             return
         super()._send_response(msg_id, result, error)
 
+    def _handle_cancel_notification(self, msg_id: Any) -> None:
+        # lsprotocol lets any JSON through as an id; and only the client's own requests are its to cancel.
+        if isinstance(msg_id, (int, str)) and msg_id not in self._sent:
+            super()._handle_cancel_notification(msg_id)
+
     def _refuse(self, msg_id: int | str | None, code: int, why: str) -> None:
         self._send_data({"jsonrpc": self.VERSION, "id": msg_id, "error": {"code": code, "message": why}})
 
@@ -214,6 +221,11 @@ class MendedProtocol(LanguageServerProtocol):
             if future is not this:
                 future.cancel()
         await self._server.close()
+
+    @lsp_method(types.WINDOW_WORK_DONE_PROGRESS_CANCEL)
+    def lsp_work_done_progress_cancel(self, params: types.WorkDoneProgressCancelParams) -> None:
+        if isinstance(params.token, (int, str)) and (task := self.working.get(params.token)) is not None:
+            task.cancel()
 
     @lsp_method(types.EXIT)
     def lsp_exit(self, *_: Any) -> None:  # type: ignore[override]

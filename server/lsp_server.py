@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from lsprotocol import types
+from pygls.exceptions import JsonRpcException
 from pygls.lsp.server import LanguageServer
 from pygls.protocol import default_converter
 
@@ -29,6 +30,7 @@ log = logging.getLogger(__name__)
 Kind = TypeVar("Kind")
 # How often we look whether the process that started us lives, beside the end of stdin. Seconds.
 _PARENT_POLL_S = 2.0
+_INTERNAL_ERROR = -32603
 
 
 class NightschoolServer(LanguageServer):
@@ -119,7 +121,10 @@ class NightschoolServer(LanguageServer):
 
     def report_server_error(self, error: Exception, source: Any) -> None:
         # pygls shows these to the user and logs what was in the message; a name is enough for us.
-        log.warning("%s: %s", getattr(source, "__name__", source), type(error).__name__)
+        level = (
+            logging.INFO if isinstance(error, JsonRpcException) and error.code != _INTERNAL_ERROR else logging.WARNING
+        )
+        log.log(level, "%s: %s", getattr(source, "__name__", source), type(error).__name__)
 
     # From the editor
 

@@ -87,6 +87,18 @@ async def test_a_cancelled_question_stops_the_generation(editor, script):
         assert len(editor.notifications) == told, "deltas came after the cancel"
 
 
+async def test_stopping_the_shown_progress_stops_the_question(editor, script):
+    script.pieces, script.piece_wait_s = ["x"] * 400, 0.02
+    _, future = editor.begin("nightschool/ask", {"question": "What?", "workDoneToken": "w"})
+    await editor.until(lambda: editor.progress("w") and script.asked)
+    editor.notify("window/workDoneProgress/cancel", {"token": "w"})
+    with pytest.raises(Exception, match="cancel") as refused:
+        await asyncio.wait_for(future, 5)
+    assert refused.value.code == -32800
+    assert await asyncio.to_thread(script.left.wait, 5), "the backend still writes"
+    assert [value["kind"] for value in editor.progress("w")] == ["begin", "end"]
+
+
 async def test_a_backend_that_breaks_off_is_an_error_and_not_half_an_answer(editor, script):
     script.break_after = 2
     with pytest.raises(Exception, match=r"ended the answer in the middle|broke off") as refused:

@@ -144,6 +144,7 @@ async def test_each_malformed_message_gets_its_error_and_the_next_is_served(prot
         protocol.receive(body)
         assert (protocol.sent[-1]["id"], protocol.sent[-1]["error"]["code"]) == (msg_id, code), body[:60]
     silent = [
+        b'{"jsonrpc":"2.0","method":"$/cancelRequest","params":{"id":[]}}',
         b'{"jsonrpc":"2.0","method":7}',
         b'{"jsonrpc":"2.0","id":9,"result":1}',
         b'{"jsonrpc":"2.0","method":"$/x"}',
