@@ -164,6 +164,38 @@ def collate(rows: Sequence[dict[str, list[int]]], pad: int) -> dict[str, torch.T
     }
 
 
+# vLLM 0.33 takes LoRA ranks up to this (vllm/config/lora.py, MaxLoRARanks).
+SERVED_RANK = 512
+
+
+def shrink_rank(folder: Path, rank: int) -> bool:
+    """Bring the adapter in `folder` down to `rank` when it is above; False when there was nothing to do.
+
+    By the SVD of each layer's update: no other of that rank is nearer (Eckart-Young). The scale goes into the weights.
+    """
+    from safetensors.torch import load_file, save_file
+
+    config = json.loads((folder / "adapter_config.json").read_text())
+    if config["r"] <= rank:
+        return False
+    scale = config["lora_alpha"] / (config["r"] ** 0.5 if config.get("use_rslora") else config["r"])
+    weights = load_file(folder / "adapter_model.safetensors")
+    for name in [name for name in weights if ".lora_A." in name]:
+        other = name.replace(".lora_A.", ".lora_B.")
+        # B A = Qb (Rb Ra^T) Qa^T: the SVD of the small middle is that of the large product.
+        qb, rb = torch.linalg.qr(weights[other].double())
+        qa, ra = torch.linalg.qr(weights[name].double().T)
+        u, sizes, v = torch.linalg.svd(scale * rb @ ra.T)
+        root = sizes[:rank].sqrt()
+        dtype = weights[name].dtype
+        weights[other] = (qb @ u[:, :rank] * root).to(dtype).contiguous()
+        weights[name] = (root[:, None] * (v[:rank] @ qa.T)).to(dtype).contiguous()
+    save_file(weights, folder / "adapter_model.safetensors", metadata={"format": "pt"})
+    config |= {"r": rank, "lora_alpha": rank, "use_rslora": False}
+    (folder / "adapter_config.json").write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
+    return True
+
+
 def save_adapter(model: Any, base: BaseModel, folder: Path) -> None:
     """The adapter's weights and config in `folder`. Raises `TrainingError` on weights that are no numbers."""
     for name, parameter in model.named_parameters():

@@ -85,7 +85,7 @@ def run_night(
         corpus = _timed(
             state,
             "collect",
-            lambda: collect(workspace, settings, base, on_progress, commit=proof.snapshot.commit or "HEAD"),
+            lambda: collect(workspace, settings, base, on_progress, snapshot=proof.snapshot),
         )
         adapter = _timed(
             state, "train", lambda: _trained(workspace, settings, base, corpus, state, on_progress, runner)

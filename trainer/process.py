@@ -91,6 +91,7 @@ def _environment(run: Path) -> dict[str, str]:
         "UNSLOTH_DISABLE_STATISTICS": "1",
         "UNSLOTH_COMPILE_LOCATION": str(run / "unsloth_compiled_cache"),
         "WANDB_MODE": "disabled",
+        "TENSORBOARD_LOGGING_DIR": str(run / "tensorboard"),
         "TRACKIO_DISABLED": "1",
         "TOKENIZERS_PARALLELISM": "false",
         # Threads that wait give their core to the others: spinning, two busy processes ran at a tenth of their speed.

@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from importlib.util import find_spec
 from itertools import accumulate
 from pathlib import Path
 from typing import Any
@@ -176,7 +177,7 @@ def _config(preset: Preset, folder: Path, seed: int, micro: int, accumulate_rows
         logging_nan_inf_filter=False,
         save_strategy="no",
         save_total_limit=1,
-        report_to="none",
+        report_to="tensorboard" if find_spec("tensorboard") else "none",
         disable_tqdm=True,
         dataloader_pin_memory=has_gpu,
     )

@@ -68,12 +68,15 @@ def collect(
     on_progress: OnProgress,
     *,
     commit: str = "HEAD",
-    indexer_settings: IndexerSettings | None = None,
+    snapshot: Snapshot | None = None,
 ) -> CorpusReport:
-    """Make the corpus of `commit` (of the working tree where there is no git) for `base`. Raises `EmptyCorpus`."""
+    """Make the corpus of `commit` (of the working tree where there is no git), or of a snapshot taken already.
+
+    Raises `EmptyCorpus`.
+    """
     began = time.monotonic()
     on_progress(Stage("reading the code"))
-    snapshot = take_snapshot(workspace, indexer_settings or IndexerSettings.read(workspace), commit)
+    snapshot = snapshot or take_snapshot(workspace, IndexerSettings.read(workspace), commit)
     on_progress(Stage("making examples"))
     preset = settings.hyper_parameters(has_gpu())
     plan = CorpusPlan(preset.example_tokens, settings.held_out_share, settings.seed, settings.max_files)

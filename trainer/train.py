@@ -57,7 +57,7 @@ def run(job: TrainingJob, tell: Tell) -> Adapter:
         train_first=trained.first_loss, train=trained.last_loss, held_out_before=before, held_out_after=after
     )
     tell(Stage("saving the adapter"))
-    return _finish(job, preset, ledger, plan, trained, losses, backend, model)
+    return _finish(job, preset, ledger, plan, trained, losses, backend, model, tell)
 
 
 def _read_corpus(job: TrainingJob) -> tuple[Ledger, list[Example]]:
@@ -157,12 +157,12 @@ def _train(
 
 def _finish(
     job: TrainingJob, preset: Preset, ledger: Ledger, plan: Plan, trained: Trained, losses: Losses, backend: str,
-    model: Any,
+    model: Any, tell: Tell,
 ) -> Adapter:  # fmt: skip
     import shutil
     import tempfile
 
-    from trainer.lora import save_adapter
+    from trainer.lora import SERVED_RANK, save_adapter, shrink_rank
     from trainer.sft import forget_checkpoints
 
     base = job.base_model()
@@ -170,6 +170,10 @@ def _finish(
     staging = Path(tempfile.mkdtemp(prefix=".making-", dir=job.adapters))
     try:
         save_adapter(model, base, staging)
+        notices = []
+        if shrink_rank(staging, SERVED_RANK):
+            notices = [f"the engine takes LoRA up to rank {SERVED_RANK}: shrunk from {preset.rank} by SVD"]
+            tell(Note(notices[0]))
         adapter = finish_adapter(
             staging,
             job.adapters,
@@ -190,6 +194,7 @@ def _finish(
                 "steps": trained.steps,
                 "seconds": round(trained.seconds, 1),
                 "tokens": trained.tokens,
+                "notices": tuple(notices),
             },
         )
     finally:

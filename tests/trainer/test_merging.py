@@ -5,17 +5,16 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import torch
 
 from server.base_model import BaseModel
 from server.merge import MergeError, main, merge
-from trainer.lora import load_with_lora, save_adapter
+from trainer.lora import load_with_lora, save_adapter, shrink_rank
 from trainer.presets import Preset, find_preset
 
 
 @pytest.fixture(scope="module")
 def adapter_folder(tiny_base: BaseModel, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    import torch
-
     preset: Preset = find_preset("cpu", rank=4, alpha=8)
     model, _ = load_with_lora(tiny_base, preset, "trl", seed=1)
     torch.manual_seed(3)
@@ -30,7 +29,6 @@ def adapter_folder(tiny_base: BaseModel, tmp_path_factory: pytest.TempPathFactor
 def test_the_merged_model_answers_like_base_and_adapter(
     adapter_folder: Path, tiny_base: BaseModel, tmp_path: Path
 ) -> None:
-    import torch
     from peft import PeftModel
     from transformers import AutoModelForCausalLM
 
@@ -70,7 +68,6 @@ def test_a_damaged_adapter_is_refused_and_leaves_nothing(
 
 
 def test_an_adapter_of_another_shape_does_not_fit(adapter_folder: Path, tmp_path: Path) -> None:
-    import torch
     from transformers import LlamaConfig, LlamaForCausalLM
 
     config = LlamaConfig(
@@ -81,3 +78,30 @@ def test_an_adapter_of_another_shape_does_not_fit(adapter_folder: Path, tmp_path
     with pytest.raises(MergeError, match="does not fit other"):
         merge(tmp_path / "other", adapter_folder, tmp_path / "merged")
     assert not (tmp_path / "merged").exists()
+
+
+def test_a_rank_too_high_to_serve_is_shrunk_to_the_nearest_that_is_not(
+    adapter_folder: Path, tiny_base: BaseModel, tmp_path: Path
+) -> None:
+    import json
+    import shutil
+
+    from safetensors.torch import load_file
+
+    def updates(folder: Path) -> dict[str, torch.Tensor]:
+        weights = load_file(folder / "adapter_model.safetensors")
+        config = json.loads((folder / "adapter_config.json").read_text())
+        scale = config["lora_alpha"] / config["r"]
+        pairs = [(name, name.replace("lora_A", "lora_B")) for name in weights if "lora_A" in name]
+        return {a: scale * weights[b] @ weights[a] for a, b in pairs}
+
+    same = shutil.copytree(adapter_folder, tmp_path / "same")
+    assert not shrink_rank(same, 4)
+    small = shutil.copytree(adapter_folder, tmp_path / "small")
+    assert shrink_rank(small, 3)
+    for name, update in updates(small).items():
+        whole = updates(same)[name]
+        assert torch.linalg.matrix_rank(update.double(), rtol=1e-4) == 3
+        lost = torch.linalg.svdvals(whole)[3]
+        assert torch.linalg.matrix_norm(whole - update, 2).item() == pytest.approx(lost.item(), rel=1e-3)
+    assert merge(tiny_base.folder, small, tmp_path / "merged")

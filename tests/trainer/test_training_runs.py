@@ -200,12 +200,8 @@ def test_a_process_tells_its_events_and_ctrl_c_leaves_the_adapter_in_service(
     promote(first.adapters, "v1")
     assert events[0] == Stage("loading the base model")
     assert (first.run / "events.jsonl").read_text().count("\n") == len(events)
-    assert sorted(path.name for path in first.run.iterdir()) == [
-        "events.jsonl",
-        "job.json",
-        "plan.json",
-        "training.log",
-    ]
+    made = ["events.jsonl", "plan.json", "tensorboard", "train-job.json", "training.log"]
+    assert sorted(path.name for path in first.run.iterdir()) == made
     second = make_job(version="v2", preset=replace(TINY, epochs=10_000), max_steps=0)
 
     def interrupt(event: TrainingEvent) -> None:
