@@ -143,7 +143,7 @@ def check_memory(weights: Weights, settings: ServerSettings) -> None:
     if free < need:
         raise EngineError(
             f"no memory for the engine: it needs {need / GIB:.1f} GiB, {free / GIB:.1f} GiB are free; close programs, "
-            "take a smaller model, or set [server] engine_url to an engine on another machine"
+            "or take a smaller model"
         )
 
 

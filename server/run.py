@@ -8,6 +8,8 @@ import logging
 import os
 import signal
 import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 
 import uvicorn
@@ -56,7 +58,16 @@ async def _serve(workspace: Workspace, settings: ServerSettings) -> None:
 
 
 class _Server(uvicorn.Server):
-    """uvicorn that ends open streams when asked to stop, instead of waiting for their readers."""
+    """uvicorn that ends open streams when asked to stop, instead of waiting for their readers, and lets us tidy up."""
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Stop on SIGINT, SIGTERM, and on SIGHUP (the terminal was closed). uvicorn's own raises them again when it has
+        stopped, which would end us before the engine and `backend.json` are gone."""
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            loop.add_signal_handler(number, self.handle_exit, number, None)
+        yield
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         self.force_exit = True
@@ -80,5 +91,3 @@ def _announce(backend: Backend, listener: socket.socket) -> None:
     about = {"pid": os.getpid(), "url": url, "started_at": datetime.now(UTC).isoformat(timespec="seconds")}
     write_atomically(backend.workspace.state / BACKEND_FILE, json.dumps(about) + "\n")
     say(f"serving {backend.workspace.root} at {url} (token in {backend.workspace.state / 'token'})")
-    # SIGHUP: the terminal that started us was closed. End as on SIGTERM, with the engine.
-    signal.signal(signal.SIGHUP, lambda *_: os.kill(os.getpid(), signal.SIGTERM))

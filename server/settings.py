@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import ClassVar
 
-from pydantic import Field, SecretStr
+from pydantic import Field
 from pydantic_settings import SettingsConfigDict
 
 from indexer.settings import SectionSettings
@@ -25,10 +25,6 @@ class ServerSettings(SectionSettings):
     )
     host: str = Field("127.0.0.1", description="address to listen on; only loopback is accepted")
     port: int = Field(0, ge=0, le=65535, description="port to listen on; 0 takes a free one")
-    engine_url: str = Field(
-        "", description="an OpenAI-compatible server to use instead of our own vLLM, as http://host:port/v1"
-    )
-    engine_key: SecretStr = Field(SecretStr(""), description="its API key")
     engine_context: int = Field(4096, ge=512, description="the longest prompt and completion the engine holds; tokens")
     engine_kv_cache_gib: int = Field(1, ge=1, description="memory for vLLM's key-value cache on CPU; GiB")
     engine_start_timeout_s: float = Field(

@@ -16,6 +16,10 @@ SDIST = ("itsdangerous", "2.2.0")
 PRIVATE = {"HF_HUB_OFFLINE": "1", "DO_NOT_TRACK": "1", "TOKENIZERS_PARALLELISM": "false", "COLUMNS": "120"}
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--update-golden", action="store_true", help="write golden files anew; review the difference")
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """The quick tests first: what starts a real engine or training comes last."""
     items.sort(key=lambda item: item.get_closest_marker("engine") is not None)
@@ -48,13 +52,14 @@ def sdist(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def cli():
     """Runs `nightschool ARGUMENTS` in a process of its own; the finished process with its text."""
 
-    def run(*arguments: str, cwd: Path | None = None, timeout_s: float = 300, **env: str):
+    def run(*arguments: str, cwd: Path | None = None, timeout_s: float = 300, stdin: str = "", **env: str):
         return subprocess.run(
             [sys.executable, "-m", "nightschool", *arguments],
             cwd=cwd,
             env={**os.environ, **PRIVATE, **env},
             capture_output=True,
             text=True,
+            input=stdin,
             timeout=timeout_s,
         )
 
