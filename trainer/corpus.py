@@ -131,15 +131,17 @@ def _drafts(
     for file in files:
         split: Split = "held-out" if file.path in held_out else "train"
         head_tokens = len(counter.encode(_header(file.path, 99, 99), add_special_tokens=False).ids)
-        parts = cut(file.text, count_line_tokens(file.text, counter), plan.example_tokens - head_tokens - _SLACK_TOKENS)
+        line_tokens = count_line_tokens(file.text, counter)
+        parts = cut(file.text, line_tokens, plan.example_tokens - head_tokens - _SLACK_TOKENS)
         dates = line_weights(file)
         for part in parts:
             text = _header(file.path, part.number, part.parts) + part.text
-            tokens = len(counter.encode(text, add_special_tokens=False).ids)
+            # Each line is tokenised once, in its file: a part by itself differs by a token or two at its ends.
+            tokens = head_tokens + sum(line_tokens[part.start_line - 1 : part.end_line])
             yield _Draft("raw", file.path, part, split, _weight(dates, part), text, (), tokens)
         if parts:
             messages = file_question(snapshot, file.path, parts[0])
-            tokens = sum(len(counter.encode(turn["content"], add_special_tokens=False).ids) for turn in messages)
+            tokens = 4 * head_tokens + sum(line_tokens[: parts[0].end_line])
             text = json.dumps({"messages": messages, "source_id": f"file:{file.path}"}, ensure_ascii=False)
             yield _Draft("file-question", file.path, parts[0], split, _weight(dates, parts[0]), text, messages, tokens)
 
@@ -150,9 +152,7 @@ def _header(path: str, number: int, parts: int) -> str:
 
 
 def file_question(snapshot: Snapshot, path: str, part: Part) -> tuple[dict[str, str], ...]:
-    """One question per file: what it looks like, answered by its text (or its first part) as of the snapshot's
-    month.
-    """
+    """One question per file: what it looks like, answered by its text (or first part) as of the snapshot's month."""
     lead = f"As of {snapshot.date:%B %Y}, `{path}` looks like this"
     if part.parts > 1:
         lead += f" (lines {part.start_line} to {part.end_line})"

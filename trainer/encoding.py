@@ -119,6 +119,11 @@ def pack(examples: Sequence[Encoded], capacity: int, window: int = 64) -> list[R
     return rows
 
 
+def keep_apart(examples: Sequence[Encoded], capacity: int) -> list[Row]:
+    """Each of `examples` in a row of its own, in their order: for a model that cannot keep packed ones apart."""
+    return [_row([piece]) for example in examples for piece in split_long(example, capacity)]
+
+
 def _fit(pieces: Sequence[Encoded], capacity: int) -> list[Row]:
     bins: list[list[Encoded]] = []
     free: list[int] = []

@@ -35,6 +35,15 @@ def choose_backend(wanted: Literal["auto", "unsloth", "trl"]) -> Literal["unslot
     return "trl"
 
 
+def keeps_packed_apart(backend: Literal["unsloth", "trl"]) -> bool:
+    """Does attention stay inside each example of a packed row that only `position_ids` divide?
+
+    transformers does that (tests/trainer/test_encoding.py), and so does Unsloth on a CPU, where it is transformers.
+    Its GPU kernels take the borders from TRL's own packing only: there each example gets a row of its own.
+    """
+    return backend == "trl" or not torch.cuda.is_available()
+
+
 def load_with_lora(base: BaseModel, preset: Preset, backend: Literal["unsloth", "trl"], seed: int) -> tuple[Any, Any]:
     """The base model with a new LoRA whose output is zero yet, and the tokenizer. Raises `TrainingError`."""
     load = _load_with_unsloth if backend == "unsloth" else _load_with_peft
@@ -149,19 +158,22 @@ def as_columns(row: Row) -> dict[str, list[int]]:
     return {"input_ids": list(row.input_ids), "labels": list(row.labels), "position_ids": list(row.position_ids)}
 
 
-def collate(rows: Sequence[dict[str, list[int]]], pad: int) -> dict[str, torch.Tensor]:
-    """Rows -> int64 tensors (rows, longest). No attention mask: where `position_ids` start again another example
-    begins, and the model keeps them apart (transformers 5.17; with a mask of ones or a cache it would not)."""
+def collate(rows: Sequence[dict[str, list[int]]], pad: int, *, with_mask: bool = False) -> dict[str, torch.Tensor]:
+    """Rows -> int64 tensors (rows, longest).
+
+    No attention mask for packed rows: where `position_ids` start again another example begins, and the model keeps them
+    apart (transformers 5.17; with a mask of ones or a cache it would not). `with_mask` is for one example a row.
+    """
     longest = max(len(row["input_ids"]) for row in rows)
 
     def fill(name: str, padding: list[int]) -> torch.Tensor:
         return torch.tensor([[*row[name], *padding[: longest - len(row[name])]] for row in rows])
 
-    return {
-        "input_ids": fill("input_ids", [pad] * longest),
-        "labels": fill("labels", [IGNORED] * longest),
-        "position_ids": fill("position_ids", list(range(longest))),
-    }
+    ids, labels = fill("input_ids", [pad] * longest), fill("labels", [IGNORED] * longest)
+    if with_mask:
+        mask = torch.tensor([[i < len(row["input_ids"]) for i in range(longest)] for row in rows], dtype=torch.int64)
+        return {"input_ids": ids, "labels": labels, "attention_mask": mask}
+    return {"input_ids": ids, "labels": labels, "position_ids": fill("position_ids", list(range(longest)))}
 
 
 # vLLM 0.33 takes LoRA ranks up to this (vllm/config/lora.py, MaxLoRARanks).

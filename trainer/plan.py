@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from trainer.corpus import Example
-from trainer.encoding import Encoded, Row, Tokenizer, encode_chat, encode_raw, pack
+from trainer.encoding import Encoded, Row, Tokenizer, encode_chat, encode_raw, keep_apart, pack
 from trainer.presets import Preset
 
 
@@ -57,11 +57,12 @@ def choose(examples: Sequence[Example], max_tokens: int) -> list[Example]:
 
 def make_plan(
     examples: Sequence[Example], tokenizer: Tokenizer, end_of_turn: str, preset: Preset, max_tokens: int, seed: int,
-    *, learn_prompts: bool,
+    *, learn_prompts: bool, packs: bool = True,
 ) -> Plan:  # fmt: skip
     """What a run over `max_tokens` learns: the raw text that changed last, and conversations as `chat_share` of it.
 
-    The choice goes by what changed last, the order is shuffled. Raises `BadTemplate`.
+    The choice goes by what changed last, the order is shuffled; without `packs` each example has its own row. Raises
+    `BadTemplate`.
     """
     raw_pool, chat_pool = order(examples, "raw", "train"), order(examples, "file-question", "train")
     room = int(max_tokens / max(preset.epochs, 1) / (1 + preset.chat_share))
@@ -73,28 +74,28 @@ def make_plan(
     ends: list[int] = []
     for number, group in enumerate(filter(None, groups)):
         encoded = [encode(example, tokenizer, end_of_turn, learn_prompts=learn_prompts) for example in group]
-        rows += _epochs(encoded, preset, random.Random(f"{seed}:{number}"))  # noqa: S311
+        rows += _epochs(encoded, preset, random.Random(f"{seed}:{number}"), packs)  # noqa: S311
         ends.append(sum(map(len, rows)))
     total = max(1, sum(map(len, rows)))
     chat_tokens = sum(example.entry.tokens for example in chat)
     return Plan(tuple(rows), tuple(end / total for end in ends), len(raw), len(chat), raw_tokens, chat_tokens)
 
 
-def _epochs(encoded: Sequence[Encoded], preset: Preset, chance: random.Random) -> list[Row]:
+def _epochs(encoded: Sequence[Encoded], preset: Preset, chance: random.Random, packs: bool) -> list[Row]:
     rows: list[Row] = []
     whole, rest = divmod(preset.epochs, 1)
     for _ in range(int(whole)):
-        rows += _shuffled(encoded, preset.row_tokens, chance)
+        rows += _shuffled(encoded, preset.row_tokens, chance, packs)
     if rest:
-        last = _shuffled(encoded, preset.row_tokens, chance)
+        last = _shuffled(encoded, preset.row_tokens, chance, packs)
         rows += last[: max(1, round(len(last) * rest))]
     return rows
 
 
-def _shuffled(encoded: Sequence[Encoded], capacity: int, chance: random.Random) -> list[Row]:
+def _shuffled(encoded: Sequence[Encoded], capacity: int, chance: random.Random, packs: bool) -> list[Row]:
     mixed = list(encoded)
     chance.shuffle(mixed)
-    rows = pack(mixed, capacity)
+    rows = pack(mixed, capacity) if packs else keep_apart(mixed, capacity)
     chance.shuffle(rows)
     return rows
 

@@ -98,6 +98,7 @@ def train(
 
     Raises `TrainingError` when the loss is no number, `OSError` when the disk is full.
     """
+    apart = torch.cuda.is_available() and "unsloth" in sys.modules
     micro = min(micro_rows, preset.rows_per_step)
     accumulate_rows = max(1, preset.rows_per_step // micro)
     steps = max(1, math.ceil(len(plan.rows) / (micro * accumulate_rows)))
@@ -116,7 +117,7 @@ def train(
         args=_config(preset, folder, seed, micro, accumulate_rows, steps),
         train_dataset=Dataset.from_list([as_columns(row) for row in plan.rows]),
         processing_class=tokenizer,
-        data_collator=lambda rows: collate(rows, tokenizer.pad_token_id),
+        data_collator=lambda rows: collate(rows, tokenizer.pad_token_id, with_mask=apart),
         callbacks=[watch],
         optimizers=(optimizer, torch.optim.lr_scheduler.LambdaLR(optimizer, watch.learning_rate_share)),
     )

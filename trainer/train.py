@@ -108,6 +108,7 @@ def _plan(
     job: TrainingJob, preset: Preset, examples: Sequence[Example], model: Any, tokenizer: Any, left_s: float, tell: Tell
 ) -> Plan:
     """What fits into the time. A run that goes on takes the plan of the process before it."""
+    from trainer.lora import choose_backend, keeps_packed_apart
     from trainer.sft import seconds_per_token
 
     kept = job.run / "plan.json"
@@ -116,7 +117,8 @@ def _plan(
     def plan_for(max_tokens: int) -> Plan:
         end = job.base_model().end_of_turn
         return make_plan(
-            examples, tokenizer, end, preset, max_tokens, job.seed, learn_prompts=job.learn_prompts
+            examples, tokenizer, end, preset, max_tokens, job.seed, learn_prompts=job.learn_prompts,
+            packs=keeps_packed_apart(choose_backend(job.backend)),
         )  # fmt: skip
 
     try:

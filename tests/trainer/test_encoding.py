@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from trainer.encoding import IGNORED, BadTemplate, Encoded, encode_chat, encode_raw, pack
+from trainer.encoding import IGNORED, BadTemplate, Encoded, encode_chat, encode_raw, keep_apart, pack
 
 END = 256
 TALK = [{"role": "user", "content": "Où est 🌍?\r\n"}, {"role": "assistant", "content": "here\r\né"}]
@@ -87,6 +87,18 @@ def test_packing_keeps_the_order_from_window_to_window() -> None:
 
 def test_packing_nothing_makes_no_row() -> None:
     assert pack([], 8) == []
+
+
+def test_examples_kept_apart_are_padded_and_masked() -> None:
+    from trainer.lora import as_columns, collate
+
+    rows = keep_apart(examples(2, 1), 8)
+    batch = collate([as_columns(row) for row in rows], pad=7, with_mask=True)
+    assert {name: value.tolist() for name, value in batch.items()} == {
+        "input_ids": [[10, 11], [20, 7]],
+        "labels": [[IGNORED, 11], [IGNORED, IGNORED]],
+        "attention_mask": [[1, 1], [1, 0]],
+    }
 
 
 @pytest.mark.parametrize("architecture", ["Llama", "Mistral", "Qwen2", "Qwen3"])

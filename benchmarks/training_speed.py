@@ -1,0 +1,109 @@
+"""Tokens per second of training: a bare loop over the model, our run on TRL, on Unsloth, and on padded rows.
+
+    python -m benchmarks.training_speed [--steps 12] [--row-tokens 512]
+
+Trains SmolLM2 on this repository's own files; each variant in a process of its own, over the same pieces of text.
+"""
+
+from __future__ import annotations
+
+import argparse
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from trainer.encoding import Encoded, Row, encode_raw, keep_apart, pack
+from trainer.presets import Preset, find_preset
+
+VARIANTS = ("bare", "trl", "unsloth", "unsloth-padded")
+ROWS_PER_STEP = 2
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--steps", type=int, default=12)
+    parser.add_argument("--row-tokens", type=int, default=512)
+    parser.add_argument("--cache", default="~/.cache/nightschool/models")
+    parser.add_argument("--variant", choices=VARIANTS)
+    options = parser.parse_args()
+    if options.variant:
+        measure(options.variant, options.steps, options.row_tokens, Path(options.cache))
+        return
+    print("| variant | tokens/s | of the positions computed, padding |\n| --- | --- | --- |", flush=True)
+    for variant in VARIANTS:
+        command = [sys.executable, "-m", "benchmarks.training_speed", *sys.argv[1:], "--variant", variant]
+        subprocess.run(command, check=True, stderr=subprocess.DEVNULL)
+
+
+def measure(variant: str, steps: int, row_tokens: int, cache: Path) -> None:
+    """Print one line of the table: tokens of text a second, and the share of the batch that was padding."""
+    from server.base_model import resolve_base_model
+    from trainer.lora import load_with_lora
+
+    base = resolve_base_model("smollm2-135m", cache, lambda _: None)
+    preset = find_preset("cpu", row_tokens=row_tokens, rows_per_step=ROWS_PER_STEP)
+    stdout = sys.stdout
+    sys.stdout = sys.stderr  # Unsloth greets on stdout
+    model, tokenizer = load_with_lora(base, preset, "unsloth" if variant.startswith("unsloth") else "trl", seed=1)
+    examples = _examples(base, tokenizer, row_tokens)
+    layout = keep_apart if variant == "unsloth-padded" else pack
+    rows = layout(examples, row_tokens)[: steps * ROWS_PER_STEP]
+    run = _bare_loop if variant == "bare" else _our_run
+    seconds = run(model, tokenizer, rows, preset)
+    sys.stdout = stdout
+    tokens = sum(map(len, rows))
+    computed = sum(max(map(len, batch)) * len(batch) for batch in _batches(rows))
+    print(f"| {variant} | {tokens / seconds:.1f} | {1 - tokens / computed:.0%} |", flush=True)
+
+
+def _examples(base: Any, tokenizer: Any, row_tokens: int) -> list[Encoded]:
+    from tokenizers import Tokenizer
+
+    from trainer.corpus import count_line_tokens
+    from trainer.cutting import cut
+
+    counter = Tokenizer.from_file(str(base.folder / "tokenizer.json"))
+    texts = [path.read_text() for path in sorted(Path(__file__).parents[1].glob("*/*.py"))]
+    parts = [part.text for text in texts for part in cut(text, count_line_tokens(text, counter), row_tokens - 8)]
+    return [encode_raw(part, True, tokenizer, base.end_of_turn) for part in parts]
+
+
+def _batches(rows: Sequence[Row]) -> list[Sequence[Row]]:
+    return [rows[i : i + ROWS_PER_STEP] for i in range(0, len(rows), ROWS_PER_STEP)]
+
+
+def _bare_loop(model: Any, tokenizer: Any, rows: Sequence[Row], preset: Preset) -> float:
+    import torch
+
+    from trainer.lora import as_columns, collate
+
+    learnt = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    optimizer = torch.optim.AdamW(learnt, lr=preset.learning_rate, fused=True)
+    began = time.monotonic()
+    for batch in _batches(rows):
+        model(**collate([as_columns(row) for row in batch], tokenizer.pad_token_id), use_cache=False).loss.backward()
+        torch.nn.utils.clip_grad_norm_(learnt, preset.max_grad_norm)
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+    return time.monotonic() - began
+
+
+def _our_run(model: Any, tokenizer: Any, rows: Sequence[Row], preset: Preset) -> float:
+    from trainer.plan import Plan
+    from trainer.sft import Limits, train
+
+    plan = Plan(tuple(rows), (1.0,), len(rows), 0, 0, 0)
+    with TemporaryDirectory() as folder:
+        limits = Limits(3600, 0)
+        done = train(
+            model, tokenizer, plan, preset, limits, Path(folder), 1, ROWS_PER_STEP, 3600, lambda _: None
+        )  # fmt: skip
+    return done.seconds
+
+
+if __name__ == "__main__":
+    main()
