@@ -23,7 +23,7 @@ Split = Literal["train", "held-out"]
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One example: `id` is its file in the corpus (with `#line` for a conversation), `source` the path it was made from.
+    """One example. `id`: its file in the corpus (with `#line` for a conversation); `source`: the path it was made from.
 
     `tokens` is right to a few (lines are counted in their file); `weight` says how recently its lines changed (0: long
     ago); `sha256` is of the example's text.
