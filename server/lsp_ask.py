@@ -18,7 +18,7 @@ from server.lsp_types import AskParams, AskResult, BadParams, Citation, Freshnes
 
 MAX_QUESTION = 8_000
 # Of a request body of 1 MiB; JSON may double it. Characters.
-_MAX_BUFFER = 400_000
+MAX_BUFFER = 400_000
 _MAX_SELECTION = 32_000
 
 UriOf = Callable[[Workspace, str], str]
@@ -73,7 +73,7 @@ async def unsaved_text(document: Document | None, place: Place) -> str | None:
         return None
     shown = clean(str(document.text))
     saved = await asyncio.to_thread(_read, place.workspace.root / place.path)
-    return None if saved == shown.encode() or len(shown) > _MAX_BUFFER else shown
+    return None if saved == shown.encode() or len(shown) > MAX_BUFFER else shown
 
 
 def _read(path: Path) -> bytes | None:

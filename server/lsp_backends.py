@@ -33,6 +33,8 @@ class Link:
         self.workspace = workspace
         self.kind: Kind = "stopped"
         self.problem = ""
+        # What this backend takes beside the contract's first version, as its /readyz says.
+        self.accepts: frozenset[str] = frozenset()
         self._tell = tell
         self._backend: Backend | None = None
         self._known_by: tuple[str, str] | None = None

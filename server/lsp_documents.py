@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote, unquote, urlsplit
@@ -50,7 +50,7 @@ class Documents:
     def __len__(self) -> int:
         return len(self._open)
 
-    def __iter__(self) -> Iterable[Document]:  # type: ignore[override]
+    def __iter__(self) -> Iterator[Document]:
         return iter(list(self._open.values()))
 
     def open(self, uri: str, language: str, version: int, source: str, encoding: str) -> None:
@@ -69,7 +69,7 @@ class Folders:
     def __init__(self) -> None:
         self._by_uri: dict[str, Folder] = {}
 
-    def __iter__(self) -> Iterable[Folder]:  # type: ignore[override]
+    def __iter__(self) -> Iterator[Folder]:
         return iter(list(self._by_uri.values()))
 
     def add(self, path: Path) -> Folder:

@@ -28,6 +28,8 @@ _PAUSE_S = 1.0
 # Of the time limit: what the search for context may take, in seconds.
 _SEARCH_S = 0.15
 _CONTEXT_LINES = 40
+_MAX_WINDOW_LINES = 4000
+Window = tuple[frozenset[str], str]
 _WORD = re.compile(r"[A-Za-z_]\w{2,}")
 _HASH, _SLASHES = "#", "//"
 _COMMENT = {
@@ -80,6 +82,7 @@ class Inline:
         self._session = session
         self._suggested: deque[Suggested] = deque(maxlen=_CACHED)
         self._pace = Pace()
+        self._windows: dict[str, tuple[int, list[Window]]] = {}
         self._running: asyncio.Task[str] | None = None
         self.shown = self.accepted = 0
 
@@ -138,7 +141,7 @@ class Inline:
     async def _context(self, document: Document, place: Place, before: str) -> str:
         """Code like this one, from the index and the other open documents, as comments above the file's own text."""
         lines = [line for line in before.splitlines() if line.strip()][-3:]
-        pieces = [*await self._found(place, "\n".join(lines)), *self._open_buffers(document, before)]
+        pieces = [*await self._found(place, "\n".join(lines)), *await self._open_buffers(document, before)]
         comment = _COMMENT.get(document.language, _SLASHES)
         return "".join(f"{comment} {line}\n" for piece in pieces for line in piece.splitlines()[:_CONTEXT_LINES])
 
@@ -154,21 +157,34 @@ class Inline:
         others = [p for p in found["passages"] if p["path"] != place.path]
         return [f"{p['path']}\n{p['text']}" for p in others[:2]]
 
-    def _open_buffers(self, document: Document, before: str) -> list[str]:
-        words = set(_WORD.findall(before[-2000:]))
+    async def _open_buffers(self, document: Document, before: str) -> list[str]:
+        words = frozenset(_WORD.findall(before[-2000:]))
         others = [d for d in self._session.documents if d.uri != document.uri and d.language == document.language]
-        best = sorted((likeness(words, d.text.lines) for d in others[-4:]), reverse=True)[:1]
-        return [window for score, window in best if score > 0.1]
+        found = [most_alike(words, await self._windows_of(other)) for other in others[-4:]]
+        best = max(found, default=(0.0, ""))
+        return [best[1]] if best[0] > 0.1 else []
+
+    async def _windows_of(self, document: Document) -> list[Window]:
+        """Cut once a version, off the event loop: 4,000 lines take a tenth of a second on a busy machine."""
+        version, windows = self._windows.get(document.uri, (None, []))
+        if version != document.version:
+            windows = await asyncio.to_thread(cut_windows, document.text.lines[:_MAX_WINDOW_LINES])
+            self._windows[document.uri] = (document.version, windows)
+            while len(self._windows) > _CACHED:
+                del self._windows[next(iter(self._windows))]
+        return windows
 
 
-def likeness(words: set[str], lines: Sequence[str], size: int = 20) -> tuple[float, str]:
-    """The window of `size` lines that shares most words with `words`, and how much it shares (Jaccard, 0 to 1)."""
-    best = (0.0, "")
-    for start in range(0, min(len(lines), 4000), size // 2):
-        window = "".join(lines[start : start + size])
-        own = set(_WORD.findall(window))
-        best = max(best, (len(words & own) / (len(words | own) or 1), window))
-    return best
+def cut_windows(lines: Sequence[str], size: int = 20) -> list[Window]:
+    """Overlapping windows of `size` lines, each with the words in it."""
+    texts = ("".join(lines[start : start + size]) for start in range(0, len(lines), size // 2))
+    return [(frozenset(_WORD.findall(text)), text) for text in texts]
+
+
+def most_alike(words: frozenset[str], windows: Sequence[Window]) -> tuple[float, str]:
+    """How much the window that shares most words with `words` shares (Jaccard, 0 to 1), and its text."""
+    scored = ((len(words & own) / (len(words | own) or 1), text) for own, text in windows)
+    return max(scored, default=(0.0, ""))
 
 
 def trimmed(completion: str, after: str) -> str:

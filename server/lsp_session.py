@@ -13,7 +13,15 @@ from lsprotocol import types
 from indexer.workspace import Workspace
 from server.client import BackendUnavailable
 from server.lsp_actions import Actions
-from server.lsp_ask import Asked, answer_for_editor, ask_body, passage_for_editor, stream_answer
+from server.lsp_ask import (
+    MAX_BUFFER,
+    Asked,
+    answer_for_editor,
+    ask_body,
+    passage_for_editor,
+    stream_answer,
+    unsaved_text,
+)
 from server.lsp_backends import Kind, Link
 from server.lsp_inline import Inline
 from server.lsp_protocol import RequestFailed
@@ -111,6 +119,8 @@ class Session:
         asked = Asked(params, self.workspace_of(params.text_document), document, place)
         stream = DeltaStream(params.partial_result_token, self.server.protocol.notify_plain, self.server.backlog)
         body = await ask_body(asked)
+        if "overlays" in self.link(asked.workspace).accepts:
+            body["overlays"] = await self._overlays(asked)
         foreign = "This file is in no open folder: answered without your code." if asked.is_foreign else ""
         if foreign:
             stream.notice(foreign)
@@ -123,6 +133,20 @@ class Session:
         if foreign:
             done["notices"] = [foreign, *done["notices"]]
         return answer_for_editor(done, asked.workspace, self.folders.uri)
+
+    async def _overlays(self, asked: Asked) -> dict[str, str]:
+        """The other unsaved documents of the workspace, the last opened first, as many as a request may hold."""
+        overlays: dict[str, str] = {}
+        left = MAX_BUFFER
+        for document in reversed(list(self.documents)):
+            place = self.folders.locate(document.uri)
+            if document is asked.document or place is None or place.workspace != asked.workspace:
+                continue
+            text = await unsaved_text(document, place)
+            if text is not None and len(text) <= left:
+                overlays[place.path] = text
+                left -= len(text)
+        return overlays
 
     async def search(self, params: SearchParams) -> SearchResult:
         workspace = self.workspace_of(params.text_document)

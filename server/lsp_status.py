@@ -29,6 +29,7 @@ async def read_status(link: Link, inline: InlineState) -> StatusResult:
             raise ready
     except BackendUnavailable as error:
         return _not_running(link, str(error), inline)
+    link.accepts = frozenset(map(str, ready.get("accepts") or ()))
     reasons = [*ready["reasons"], *(str(e) for e in (freshness, adapters) if isinstance(e, BaseException))]
     return StatusResult(
         workspace=str(link.workspace.root),

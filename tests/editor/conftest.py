@@ -88,6 +88,8 @@ class ScriptedBackend:
 
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
+    # As uvicorn and asyncio do: with Nagle's algorithm the second of two small writes waits 40 ms.
+    disable_nagle_algorithm = True
     backend: ScriptedBackend
 
     def log_message(self, *_: object) -> None:

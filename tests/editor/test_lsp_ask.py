@@ -64,6 +64,20 @@ async def test_the_selection_and_the_unsaved_buffer_go_with_the_question(editor,
     assert unsaved["buffer"] == saved.replace("read(", "lis(")
 
 
+async def test_other_unsaved_buffers_go_along_where_the_backend_takes_them(editor, workspace, script):
+    uri = editor.open(workspace / "reader.py", (workspace / "reader.py").read_text())
+    editor.open(workspace / "dos.py", "a = 1\r\nb = 2\r\n")
+    editor.open(workspace / "empty.py", "é😀 = 'not saved'\n")
+    editor.open(workspace / "new.py", "")
+    editor.open("untitled:x", "nowhere")
+    await editor.request("nightschool/ask", {"question": "?", "textDocument": {"uri": uri}})
+    script.ready = {"accepts": ["overlays"]}
+    await editor.request("nightschool/status", {})
+    await editor.request("nightschool/ask", {"question": "?", "textDocument": {"uri": uri}})
+    assert "overlays" not in script.asked[0]
+    assert script.asked[1]["overlays"] == {"new.py": "", "empty.py": "é😀 = 'not saved'\n"}
+
+
 async def test_a_cancelled_question_stops_the_generation(editor, script):
     script.pieces, script.piece_wait_s = ["x"] * 400, 0.02
     for method, params in (

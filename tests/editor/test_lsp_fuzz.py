@@ -17,7 +17,8 @@ import pytest
 
 COUNT = int(os.environ.get("NIGHTSCHOOL_FUZZ", "4000"))
 METHODS = """initialize nightschool/ask nightschool/search nightschool/status workspace/executeCommand
-codeAction/resolve textDocument/codeAction textDocument/inlineCompletion textDocument/completion textDocument/hover $/unknown é😀
+codeAction/resolve textDocument/codeAction
+textDocument/inlineCompletion textDocument/completion textDocument/hover $/unknown é😀
 textDocument/didOpen textDocument/didChange textDocument/didClose textDocument/didSave initialized $/cancelRequest
 workspace/didChangeWorkspaceFolders $/setTrace $/progress window/workDoneProgress/cancel""".replace("\n", " ").split(
     " "

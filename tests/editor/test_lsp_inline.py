@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from server.lsp_inline import Pace, likeness, trimmed
+from server.lsp_inline import Pace, cut_windows, most_alike, trimmed
 
 
 @pytest.fixture
@@ -166,7 +166,7 @@ def test_the_wait_follows_the_writers_pace():
 def test_the_most_alike_window_is_found():
     lines = [f"def nothing_{n}(): pass\n" for n in range(100)]
     lines[50] = "def read_settings(path): return parse_toml(path)\n"
-    score, window = likeness({"read_settings", "parse_toml", "path"}, lines)
+    score, window = most_alike(frozenset({"read_settings", "parse_toml", "path"}), cut_windows(lines))
     assert "parse_toml" in window
     assert score > 0
-    assert likeness(set(), [])[0] == 0
+    assert most_alike(frozenset(), cut_windows([])) == (0.0, "")
