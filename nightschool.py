@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from server.client import Backend
     from server.console import Advance
     from trainer.job import TrainingEvent
+    from trainer.report import NightReport
+    from trainer.settings import TrainerSettings
 
 # Private by default: no command of ours lets a library report anything or look for anything on the network by itself.
 QUIET = {
@@ -145,6 +147,42 @@ def train(
         return
     print(f"in service: {adapter.folder}")
     print(_loss_line(adapter))
+
+
+@app.command()
+def night(
+    workspace: WorkspaceOption = None,
+    budget: Annotated[float | None, typer.Option(min=0.1, help="MINUTES of training; default: [trainer].")] = None,
+    force: Annotated[bool, typer.Option("--force", help="Also when too little has changed.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan and its cost, and do nothing.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """One night: collect, train, prove on newer code, then promote or refuse. Killed, it goes on where it stopped.
+
+    Examples: `nightschool night --dry-run`; in cron `30 2 * * * nightschool night --workspace REPO --budget 30`
+    """
+    from dataclasses import asdict
+
+    from server.console import print_table
+    from trainer.night import plan_night
+    from trainer.promote import table
+
+    if budget is not None:
+        os.environ["NIGHTSCHOOL_TRAINER__BUDGET_MINUTES"] = str(budget)
+    place = find_workspace(workspace)
+    base = _base_model(place)
+    if dry_run:
+        plan = asdict(plan_night(place, _trainer_settings(place), base))
+        print(json.dumps(plan) if as_json else _sentence(plan))
+        return
+    report = _night(place, base, force)
+    if as_json:
+        print(report.to_json())
+        return
+    print(f"{report.outcome}: {report.reason or report.version}")
+    if report.verdict:
+        print_table("verdict", ["rule", "measured", ""], table(report.verdict))
+        print(f"report: {place.adapters / report.version / 'report.html'}")
 
 
 @app.command()
@@ -375,20 +413,40 @@ def _collect(place: Workspace, base: BaseModel) -> dict[str, Any]:
 
     from server.console import progress
     from trainer.night import collect as collect_corpus
-    from trainer.settings import TrainerSettings
 
     with progress("collecting") as advance:
-        return asdict(collect_corpus(place, TrainerSettings.read(place), base, _showing(advance)))
+        return asdict(collect_corpus(place, _trainer_settings(place), base, _showing(advance)))
 
 
 def _train(place: Workspace, base: BaseModel, budget: float | None) -> Adapter:
     from server.console import progress
     from trainer.night import run_training
-    from trainer.settings import TrainerSettings
 
-    settings = TrainerSettings.read(place)
+    settings = _trainer_settings(place)
     with progress("training") as advance:
         return run_training(place, settings, base, _showing(advance), budget_minutes=budget).adapter
+
+
+def _night(place: Workspace, base: BaseModel, force: bool) -> NightReport:
+    from server.console import progress
+    from server.serving import try_adapter
+    from server.settings import ServerSettings
+    from trainer.night import run_night
+
+    settings = ServerSettings.read(place)
+
+    def check_engine(adapter: Adapter) -> str:
+        return asyncio.run(try_adapter(place, settings, base, adapter))
+
+    with progress("night") as advance:
+        trainer_settings = _trainer_settings(place)
+        return run_night(place, trainer_settings, base, _showing(advance), force=force, check_engine=check_engine)
+
+
+def _trainer_settings(place: Workspace) -> TrainerSettings:
+    from trainer.settings import TrainerSettings
+
+    return TrainerSettings.read(place)
 
 
 def _showing(advance: Advance) -> Callable[[TrainingEvent], None]:

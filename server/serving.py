@@ -76,7 +76,7 @@ class Serving:
                     await asyncio.sleep(wait)
                 await asyncio.sleep(POLL_S)
         finally:
-            await self._stop_all()
+            await self.stop()
 
     @asynccontextmanager
     async def borrow(self, version: str | None = None) -> AsyncIterator[Engine]:
@@ -195,13 +195,26 @@ class Serving:
         self._retiring.add(task)
         task.add_done_callback(self._retiring.discard)
 
-    async def _stop_all(self) -> None:
+    async def stop(self) -> None:
+        """End every engine."""
         for task in list(self._retiring):
             task.cancel()
         running = [process for process in (self._current, self._spare) if process]
         self._current = self._spare = None
         with suppress(asyncio.CancelledError):
             await asyncio.gather(*(process.stop() for process in running))
+
+
+async def try_adapter(workspace: Workspace, settings: ServerSettings, base_model: BaseModel, adapter: Adapter) -> str:
+    """Why the engine cannot serve `adapter`, "" when it can: an engine of its own writes one token and ends."""
+    serving = Serving(workspace, settings, base_model)
+    try:
+        async with serving.borrow(adapter.version):
+            return ""
+    except EngineError as error:
+        return str(error)
+    finally:
+        await serving.stop()
 
 
 async def _merge(base: Path, adapter: Path, out: Path) -> None:
