@@ -104,9 +104,21 @@ class Engine:
 
     async def generate(self, messages: Sequence[Turn], sampling: Sampling) -> AsyncGenerator[str | Finish]:
         """The completion's pieces as they are written, then one `Finish`. Closing the iterator stops the engine."""
+        asked = {"messages": [{"role": turn.role, "content": turn.content} for turn in messages]}
+        async with aclosing(self._stream("/chat/completions", asked, sampling)) as pieces:
+            async for piece in pieces:
+                yield piece
+
+    async def complete(self, prompt: str, sampling: Sampling) -> AsyncGenerator[str | Finish]:
+        """How `prompt` goes on, without a chat template around it: for editors."""
+        async with aclosing(self._stream("/completions", {"prompt": prompt}, sampling)) as pieces:
+            async for piece in pieces:
+                yield piece
+
+    async def _stream(self, path: str, asked: dict[str, Any], sampling: Sampling) -> AsyncGenerator[str | Finish]:
         try:
             async with (
-                self._http.stream("POST", "/chat/completions", json=self._request(messages, sampling)) as response,
+                self._http.stream("POST", path, json=asked | self._how(sampling)) as response,
                 aclosing(_chunks(response)) as chunks,
             ):
                 async for piece in _pieces(chunks):
@@ -116,11 +128,10 @@ class Engine:
         except httpx.HTTPError as error:
             raise GenerationError(f"the engine broke off: {error or type(error).__name__}") from error
 
-    def _request(self, messages: Sequence[Turn], sampling: Sampling) -> dict[str, Any]:
+    def _how(self, sampling: Sampling) -> dict[str, Any]:
         # Rebuilt from known fields: nothing that a client sends reaches the engine unread.
         body: dict[str, Any] = {
             "model": self._served_name,
-            "messages": [{"role": turn.role, "content": turn.content} for turn in messages],
             "max_tokens": sampling.max_tokens,
             "temperature": sampling.temperature,
             "top_p": sampling.top_p,
@@ -162,6 +173,6 @@ async def _pieces(chunks: AsyncGenerator[dict[str, Any]]) -> AsyncGenerator[str 
         usage = chunk.get("usage") or usage
         for choice in chunk.get("choices") or []:
             reason = choice.get("finish_reason") or reason
-            if text := (choice.get("delta") or {}).get("content"):
+            if text := choice.get("text") or (choice.get("delta") or {}).get("content"):
                 yield text
     yield Finish(reason, int(usage["prompt_tokens"]), int(usage["completion_tokens"]))

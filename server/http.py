@@ -22,6 +22,8 @@ from server.adapter import AdapterError, UnknownAdapter, list_adapters, promote,
 from server.assist import AnswerEvent, Done, Notice, Text, Wish, answer
 from server.auth import Gate
 from server.backend import Backend
+from server.engine import EngineError
+from server.fim_api import CompletionRequest, read_completion, text_completion_json
 from server.generation import GenerationError, Sampling
 from server.openai_api import (
     MODEL_IN_SERVICE,
@@ -106,6 +108,7 @@ def _add_state_routes(app: FastAPI, backend: Backend) -> None:
         }
         body |= {"adapter": backend.serving.adapter, "base_model": backend.serving.base_model.name}
         body["index"] = {"reason": backend.keeper.reason}
+        body["fim"] = backend.serving.base_model.fim is not None
         return JSONResponse(body, 503 if missing else 200)
 
     @app.get("/freshness", summary="How current the index is")
@@ -145,6 +148,13 @@ def _add_answer_routes(app: FastAPI, backend: Backend, queue: _Queue) -> None:
             usage = body.stream_options is not None and body.stream_options.include_usage
             return await _streaming(events, lambda events: completion_stream(events, body.model, usage))
         return JSONResponse(completion_json(await _last(events), body.model))
+
+    @app.post("/v1/completions", summary="Fill in the middle, for editors")
+    async def completions(body: CompletionRequest) -> Json:
+        prompt, sampling = read_completion(body, backend.serving.base_model, backend.settings)
+        async with backend.serving.borrow() as engine:
+            pieces = [piece async for piece in engine.complete(prompt, sampling)]
+        return text_completion_json(pieces, body.model)
 
     @app.get("/v1/models", summary="The adapter in service, the kept versions, the base model")
     async def models() -> Json:
@@ -267,6 +277,7 @@ def _add_errors(app: FastAPI) -> None:
     async def too_long(_: Request, error: ValueError) -> JSONResponse:
         return said(400, str(error))
 
+    @app.exception_handler(EngineError)
     @app.exception_handler(IndexUnavailable)
     @app.exception_handler(GenerationError)
     async def down(_: Request, error: Exception) -> JSONResponse:

@@ -12,6 +12,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import httpx
+import psutil
 import pytest
 
 
@@ -39,14 +40,28 @@ def backend(repository: Path):
         http = httpx.Client(base_url=url, headers={"Authorization": f"Bearer {token}"}, timeout=120, trust_env=False)
         wait_until(lambda: http.get("/readyz").status_code == 200, 400, "the engine is not ready", process)
         yield SimpleNamespace(url=url, token=token, http=http, process=process)
+        # The hard end: a backend killed with SIGKILL must leave no engine behind.
+        recorded = [pid for pid, _ in json.loads((state / "engines.json").read_text())]
+        groups = [pid for pid in recorded if psutil.pid_exists(pid)]
+        assert groups
+        process.kill()
+        wait_until(lambda: not members(groups), 30, "an engine outlived its backend")
     finally:
-        process.terminate()
+        process.kill()
+        process.wait()
+        log.close()
+
+
+def members(groups: list[int]) -> list[int]:
+    """Living processes of the process groups `groups`."""
+    found = []
+    for process in psutil.process_iter(["status"]):
         try:
-            process.wait(30)
-        finally:
-            if process.poll() is None:
-                os.killpg(process.pid, 9)
-            log.close()
+            if os.getpgid(process.pid) in groups and process.info["status"] != psutil.STATUS_ZOMBIE:
+                found.append(process.pid)
+        except ProcessLookupError:
+            continue
+    return found
 
 
 def wait_until(predicate, seconds: float, otherwise: str, process=None) -> None:
