@@ -1,4 +1,4 @@
-"""OpenAI's text completions with a suffix: fill in the middle, for editors, where the base model has the tokens for it."""
+"""OpenAI's text completions with a suffix: fill in the middle, where the base model has the tokens for it."""
 
 from __future__ import annotations
 
@@ -35,9 +35,7 @@ def read_completion(request: CompletionRequest, model: Weights, settings: Server
     if request.stream:
         raise RequestRefused("text completions are not streamed here: leave stream out", "stream")
     if request.model != MODEL_IN_SERVICE:
-        raise RequestRefused(
-            f"text completions are written by {MODEL_IN_SERVICE} only", "model", 404, "model_not_found"
-        )
+        raise RequestRefused(f"text completions come from {MODEL_IN_SERVICE}", "model", 404, "model_not_found")
     if model.fim is None:
         raise RequestRefused(
             f"{model.name} cannot fill in the middle: take a base model that can, such as qwen2.5-coder-0.5b", "suffix"
