@@ -120,7 +120,9 @@ async def answer(question: Question, wish: Wish, doors: Doors) -> AsyncGenerator
 
 
 async def _search(question: Question, wish: Wish, doors: Doors, course: _Course) -> AsyncGenerator[Notice]:
-    overlays = {question.path: question.buffer} if question.path and question.buffer is not None else {}
+    overlays = dict(question.overlays)
+    if question.path and question.buffer is not None:
+        overlays[question.path] = question.buffer
     try:
         course.found = await doors.search(search_text(question), wish.passages, overlays)
     except IndexUnavailable as error:

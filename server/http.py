@@ -55,6 +55,7 @@ class AskBody(BaseModel):
     conversation: list[AskTurn] = Field(default_factory=list, max_length=100, description="earlier turns, oldest first")
     retrieval: bool = True
     k: int | None = Field(None, ge=0, le=50, description="passages to search for")
+    overlays: dict[str, str] = Field(default_factory=dict, max_length=50, description="other unsaved files: path, text")
     adapter: str | None = Field(None, description='a kept version, "none" for the bare base model')
     max_tokens: int | None = Field(None, ge=1, description="longest answer; tokens")
 
@@ -108,6 +109,7 @@ def _add_state_routes(app: FastAPI, backend: Backend) -> None:
         }
         body |= {"adapter": backend.serving.adapter, "base_model": backend.serving.base_model.name}
         body["index"] = {"reason": backend.keeper.reason}
+        body["accepts"] = ["overlays"]
         body["fim"] = backend.serving.base_model.fim is not None
         return JSONResponse(body, 503 if missing else 200)
 
@@ -191,7 +193,8 @@ def _add_adapter_routes(app: FastAPI, backend: Backend) -> None:
 def _read_ask(body: AskBody, backend: Backend) -> tuple[Question, Wish]:
     settings = backend.settings
     turns = tuple(Turn(turn.role, turn.content) for turn in body.conversation)
-    question = Question(body.question, body.path, body.buffer, body.selection, turns)
+    overlays = tuple(body.overlays.items())
+    question = Question(body.question, body.path, body.buffer, body.selection, turns, overlays=overlays)
     passages = settings.passages if body.k is None else body.k
     sampling = Sampling(body.max_tokens or settings.max_tokens, settings.temperature)
     return question, Wish(body.retrieval, passages, body.adapter, sampling)

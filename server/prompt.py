@@ -37,7 +37,8 @@ class Question:
     """What the user asks, and what stands open in front of them.
 
     `path` is relative to the workspace, `buffer` the unsaved text of that file, `selection` the marked part of it,
-    `conversation` what was said before, oldest first; `instructions` what a client's own system message asks for.
+    `overlays` other unsaved files as (path, text), `conversation` what was said before, oldest first, `instructions`
+    what a client's own system message asks for.
     """
 
     text: str
@@ -46,6 +47,7 @@ class Question:
     selection: str = ""
     conversation: tuple[Turn, ...] = ()
     instructions: str = ""
+    overlays: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

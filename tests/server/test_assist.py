@@ -1,6 +1,7 @@
 """The answering path: events as they happen, honest about what is missing."""
 
 from contextlib import aclosing
+from dataclasses import replace
 
 import pytest
 
@@ -77,3 +78,16 @@ async def test_without_retrieval_nothing_is_searched(scripted, doors):
 def test_a_follow_up_searches_with_the_question_before_it():
     turns = (Turn("user", "Where are retries?"), Turn("assistant", "In net.py"))
     assert search_text(Question("And their default?", conversation=turns)) == "And their default?\nWhere are retries?"
+
+
+async def test_unsaved_files_lie_over_the_index_the_open_one_first(scripted, doors, passage):
+    seen = []
+    opened = doors(scripted(), [passage()])
+
+    async def search(query, k, overlays):
+        seen.append(overlays)
+        return [passage()]
+
+    question = Question("q?", "a.py", "new a", overlays=(("a.py", "old a"), ("b.py", "new b")))
+    await events(question, Wish(), replace(opened, search=search))
+    assert seen == [{"a.py": "new a", "b.py": "new b"}]
