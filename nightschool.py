@@ -64,6 +64,19 @@ def about() -> None:
 
 
 @app.command()
+def init(workspace: WorkspaceOption = None) -> None:
+    """Write nightschool.toml with every setting, its meaning and its default, all commented out.
+
+    Examples: `nightschool init`, `nightschool init --workspace ~/src/app`
+    """
+    from indexer.settings import IndexerSettings, write_defaults
+    from server.settings import ServerSettings
+    from trainer.settings import TrainerSettings
+
+    print(f"wrote {write_defaults(find_workspace(workspace), [IndexerSettings, ServerSettings, TrainerSettings])}")
+
+
+@app.command()
 def index(
     workspace: WorkspaceOption = None,
     as_json: JsonOption = False,

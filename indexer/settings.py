@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import os
 import tomllib
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, ClassVar, Self
 
 from pydantic import Field, ValidationError
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
-from indexer.workspace import Workspace
+from indexer.workspace import Workspace, write_atomically
 
 
 class BadSettings(Exception):
@@ -49,6 +52,22 @@ class SectionSettings(BaseSettings):
         except ValidationError as error:
             faults = "; ".join(f"[{cls.section}] {'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
             raise BadSettings(f"{workspace.settings_file.name} or the environment: {faults}") from error
+
+
+def write_defaults(workspace: Workspace, sections: Sequence[type[SectionSettings]]) -> Path:
+    """Write `nightschool.toml` with every field of `sections` commented out; the file's path. Raises `BadSettings`
+    when there is one already: it is the user's."""
+    if workspace.settings_file.exists():
+        raise BadSettings(f"{workspace.settings_file} is there already: edit it, or move it away")
+    lines = ["# Remove the # in front of what you change. The environment wins: NIGHTSCHOOL_<SECTION>__<FIELD>."]
+    for section in sections:
+        lines += ["", f"[{section.section}]"]
+        for name, field in section.model_fields.items():
+            default = field.get_default(call_default_factory=True)
+            value = "" if default is None else json.dumps(default, default=str)
+            lines += [f"# {field.description}", f"# {name} = {value}".rstrip()]
+    write_atomically(workspace.settings_file, "\n".join(lines) + "\n")
+    return workspace.settings_file
 
 
 def _read_table(workspace: Workspace, section: str) -> dict[str, Any]:

@@ -1,10 +1,11 @@
 """Every setting is documented, and a wrong one stops the start."""
 
+import re
 from pathlib import Path
 
 import pytest
 
-from indexer.settings import BadSettings, IndexerSettings
+from indexer.settings import BadSettings, IndexerSettings, write_defaults
 from indexer.workspace import NotAWorkspace, Workspace, find_workspace, write_atomically
 from server.settings import ServerSettings
 from trainer.settings import TrainerSettings
@@ -85,3 +86,17 @@ def test_what_is_written_is_there_whole_and_nothing_else_is(tmp_path):
     assert file.read_bytes() == "é🙂\r\n".encode()
     assert file.stat().st_mode & 0o777 == 0o600
     assert [entry.name for entry in tmp_path.iterdir()] == ["current.json"]
+
+
+def test_init_writes_every_setting_commented_out_and_never_over_the_users(tmp_path):
+    place = Workspace(tmp_path)
+    text = write_defaults(place, SECTIONS).read_text()
+    assert [s.read(place) for s in SECTIONS] == [s() for s in SECTIONS]
+    for section in SECTIONS:
+        assert [name for name in section.model_fields if f"\n# {name} =" not in text] == []
+    # With every # in front of a value removed it still reads, and says the same.
+    fields = "|".join(name for section in SECTIONS for name in section.model_fields)
+    (tmp_path / "nightschool.toml").write_text(re.sub(rf"^# ((?:{fields}) = .+)$", r"\1", text, flags=re.M))
+    assert [s.read(place) for s in SECTIONS] == [s() for s in SECTIONS]
+    with pytest.raises(BadSettings, match="is there already"):
+        write_defaults(place, SECTIONS)
