@@ -130,8 +130,7 @@ class Actions:
     async def _show(self, workspace: Workspace, title: str, result: AskResult) -> None:
         """Open the answer through the editor, where it can; else say it as a message."""
         server = self._session.server
-        window = server.client_capabilities.window
-        if window and window.show_document and window.show_document.support:
+        if server.opens_documents():
             path = await asyncio.to_thread(_write_answer, workspace, whole_markdown(title, result))
             uri = self._session.folders.uri(workspace, path.relative_to(workspace.root).as_posix())
             server.in_background(server.window_show_document_async(types.ShowDocumentParams(uri, take_focus=True)))

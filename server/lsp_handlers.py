@@ -15,7 +15,18 @@ from pygls.exceptions import JsonRpcInvalidParams
 from server.lsp_documents import path_of
 from server.lsp_hello import ACTION_KINDS, VERSION
 from server.lsp_server import NightschoolServer
-from server.lsp_types import ASK, SEARCH, STATUS, AskParams, BadParams, SearchParams, StatusParams, from_wire, to_wire
+from server.lsp_types import (
+    ASK,
+    SEARCH,
+    STATUS,
+    AskParams,
+    BadParams,
+    OpenParams,
+    SearchParams,
+    StatusParams,
+    from_wire,
+    to_wire,
+)
 from server.lsp_wire import Framing
 
 
@@ -87,6 +98,11 @@ def _add_commands(server: NightschoolServer) -> None:
     async def answer(arguments: list[Any]) -> Any:
         session = await server.session()
         return await _answered(session.actions.params_type, arguments[0] if arguments else {}, session.actions.answer)
+
+    @server.command("nightschool.open")
+    async def open_place(arguments: list[Any]) -> Any:
+        session = await server.session()
+        return await _answered(OpenParams, arguments[0] if arguments else {}, session.open)
 
     @server.command("nightschool.status")
     async def status(arguments: list[Any]) -> None:

@@ -83,12 +83,15 @@ class Inline:
         self._suggested: deque[Suggested] = deque(maxlen=_CACHED)
         self._pace = Pace()
         self._windows: dict[str, tuple[int, list[Window]]] = {}
+        self._newest = 0
         self._running: asyncio.Task[str] | None = None
         self.shown = self.accepted = 0
 
     async def complete(self, document: Document, place: Place | None, cursor: Point, invoked: bool) -> str:
         """The text to offer at `cursor`, "" for none: too late, overtaken, switched off, or nothing sensible."""
-        if place is None or not await self._is_on(place):
+        self._newest = mine = self._newest + 1
+        # Looking takes its time; a newer request may have come by then.
+        if place is None or not await self._is_on(place) or mine != self._newest:
             return ""
         if rest := self._known(document, cursor):
             return rest

@@ -184,6 +184,14 @@ class MendedProtocol(LanguageServerProtocol):
         if future is not None:
             future.add_done_callback(lambda done: self._forget(msg_id, done))
 
+    def _run_generator(self, future: Any, *, gen: Any, result_future: Any) -> None:
+        # A step that was cancelled is a result too; pygls lets its CancelledError out into the event loop.
+        if future is not None and future.cancelled():
+            gen.close()
+            result_future.cancel()
+            return
+        super()._run_generator(future, gen=gen, result_future=result_future)
+
     def _forget(self, msg_id: int | str, done: object) -> None:
         if self._request_futures.get(msg_id) is done:
             del self._request_futures[msg_id]

@@ -111,6 +111,11 @@ class NightschoolServer(LanguageServer):
     def work(self, token: str | int | None, title: str) -> AbstractAsyncContextManager[None]:
         return request_progress(self.protocol, token, title)
 
+    def opens_documents(self) -> bool:
+        """Whether the editor opens a document when asked to (`window/showDocument`)."""
+        window = self.client_capabilities.window
+        return bool(window and window.show_document and window.show_document.support)
+
     async def show_work(self, status: StatusResult) -> None:
         work = self._work.setdefault(status.workspace, BackendProgress(self.protocol, self._shows_progress))
         await work.show(status)

@@ -33,6 +33,7 @@ from server.lsp_types import (
     AskResult,
     DocumentId,
     InlineState,
+    OpenParams,
     SearchParams,
     SearchResult,
     StatusParams,
@@ -159,6 +160,16 @@ class Session:
             for n, passage in enumerate(found["passages"], 1)
         ]
         return SearchResult(tuple(passages), float(found["took_ms"]))
+
+    async def open(self, params: OpenParams) -> bool:
+        """Open a citation's lines in the editor; whether it did. Only files of an open folder."""
+        if self.folders.locate(params.uri) is None:
+            raise RequestFailed("only files of an open folder are opened")
+        if not self.server.opens_documents():
+            raise RequestFailed("this editor does not open documents when asked")
+        start, end = (types.Position(at.line, at.character) for at in (params.range.start, params.range.end))
+        shown = types.ShowDocumentParams(params.uri, take_focus=True, selection=types.Range(start, end))
+        return (await self.server.window_show_document_async(shown)).success
 
     # Completions
 

@@ -17,7 +17,14 @@ T = TypeVar("T")
 ASK = "nightschool/ask"
 STATUS = "nightschool/status"
 SEARCH = "nightschool/search"
-COMMANDS = ("nightschool.ask", "nightschool.answer", "nightschool.status", "nightschool.start", "nightschool.rollback")
+COMMANDS = (
+    "nightschool.ask",
+    "nightschool.answer",
+    "nightschool.open",
+    "nightschool.status",
+    "nightschool.start",
+    "nightschool.rollback",
+)
 
 
 class BadParams(Exception):
@@ -167,6 +174,14 @@ class StatusParams:
     """Which workspace: the one that `text_document` lies in; without one, the first."""
 
     text_document: DocumentId | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class OpenParams:
+    """A place to open in the editor: a citation's `uri` and `range`."""
+
+    uri: str
+    range: Range
 
 
 @dataclass(frozen=True, slots=True)

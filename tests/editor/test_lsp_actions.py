@@ -65,6 +65,21 @@ async def test_a_chosen_action_is_asked_and_opened_as_a_safe_document(start_edit
     assert "commit abc1234def, 1 changed file, up to date" in text
 
 
+async def test_a_citation_opens_its_lines_and_nothing_outside_the_folder(start_editor, workspace, backend):
+    editor = await start_editor()
+    await editor.initialize(workspace, SHOWS)
+    (citation,) = (await editor.request("nightschool/ask", {"question": "?"}))["citations"]
+    place = {"uri": citation["uri"], "range": citation["range"]}
+    assert (
+        await editor.request("workspace/executeCommand", {"command": "nightschool.open", "arguments": [place]}) is True
+    )
+    shown = editor.requests[-1]["params"]
+    assert (shown["uri"], shown["selection"]) == (place["uri"], place["range"])
+    outside = place | {"uri": "file:///etc/passwd"}
+    with pytest.raises(Exception, match="only files of an open folder"):
+        await editor.request("workspace/executeCommand", {"command": "nightschool.open", "arguments": [outside]})
+
+
 async def test_an_editor_that_opens_no_documents_gets_a_message(editor, workspace):
     uri = editor.open(workspace / "reader.py", "x = 1\n")
     (explain, *_) = await listed(editor, uri, at((0, 0), (0, 5)))

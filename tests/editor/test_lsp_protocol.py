@@ -266,11 +266,10 @@ async def test_an_orderly_end_is_0(editor):
     assert await editor.close() == 0
 
 
-async def test_the_server_ends_when_stdin_ends(editor):
-    started = time.monotonic()
+async def test_the_server_ends_when_stdin_ends_also_while_it_still_imports(editor, capfd):
     editor.process.stdin.close()
-    assert await asyncio.wait_for(editor.process.wait(), 5) == 1
-    assert time.monotonic() - started < 3
+    assert await asyncio.wait_for(editor.process.wait(), 10) == 1
+    assert capfd.readouterr().err == ""
 
 
 async def test_the_server_ends_with_its_client_also_when_stdin_stays_open(start_editor, workspace):
