@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any, Self
 
 import httpx
+import psutil
 
 from indexer.workspace import Workspace
 
@@ -120,9 +121,10 @@ def read_backend(workspace: Workspace) -> Backend | None:
         about = json.loads((workspace.state / BACKEND_FILE).read_text())
         token = (workspace.state / TOKEN_FILE).read_text().strip()
         pid, url = int(about["pid"]), str(about["url"])
+        started = about.get("process_started")
     except (OSError, ValueError, KeyError, TypeError):
         return None
-    return Backend(url, token, pid) if _is_alive(pid) else None
+    return Backend(url, token, pid) if _is_alive(pid, started) else None
 
 
 async def find_backend(workspace: Workspace) -> Backend | None:
@@ -178,14 +180,14 @@ def _spawn(workspace: Workspace, log_file: Path) -> subprocess.Popen[bytes]:
         )
 
 
-def _is_alive(pid: int) -> bool:
+def _is_alive(pid: int, started: float | None = None) -> bool:
+    """Whether the process lives, and is the one that `started` then (seconds since 1970): pids are used again."""
     try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
+        process = psutil.Process(pid)
+        is_it = started is None or abs(process.create_time() - started) < 2
+        return is_it and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
         return False
-    except PermissionError:
-        return True
-    return True
 
 
 def _last_line(log_file: Path) -> str:

@@ -11,7 +11,9 @@ import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from typing import Any
 
+import psutil
 import uvicorn
 
 from indexer.workspace import Workspace, write_atomically
@@ -88,6 +90,7 @@ def _listen(settings: ServerSettings) -> socket.socket:
 def _announce(backend: Backend, listener: socket.socket) -> None:
     host, port = listener.getsockname()[:2]
     url = f"http://{f'[{host}]' if ':' in host else host}:{port}"
-    about = {"pid": os.getpid(), "url": url, "started_at": datetime.now(UTC).isoformat(timespec="seconds")}
+    about: dict[str, Any] = {"pid": os.getpid(), "process_started": psutil.Process().create_time(), "url": url}
+    about["started_at"] = datetime.now(UTC).isoformat(timespec="seconds")
     write_atomically(backend.workspace.state / BACKEND_FILE, json.dumps(about) + "\n")
     say(f"serving {backend.workspace.root} at {url} (token in {backend.workspace.state / 'token'})")
