@@ -9,13 +9,12 @@ Scored as chunk lists: gain 1 for each target, its rank that of the first passag
 
 from __future__ import annotations
 
-import argparse
 import json
 import random
 import statistics
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from math import log2
 from pathlib import Path
 from typing import Any

@@ -17,7 +17,7 @@ from indexer.symbols import defined_names, definition_name, is_comment, join_sco
 if TYPE_CHECKING:
     from tree_sitter import Node
 
-CHUNKER_VERSION = 1
+CHUNKER_VERSION = 2
 MAX_CHARS = 1500  # MiniLM reads 256 tokens, about 1,000 characters of code
 MIN_CHARS = 500  # smaller symbols share a chunk with their neighbours
 CRUMB_CHARS = 150  # a lone signature or closing brace

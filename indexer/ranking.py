@@ -29,16 +29,16 @@ class Candidate:
 class Weights:
     """The knobs of the rank; 0 (for factors: 1) switches an ingredient off."""
 
-    dense_share_prose: float = 0.4
+    dense_share_prose: float = 0.5
     dense_share_symbol: float = 0.2
     definition: float = 1.0
     stem_path: float = 0.5
     coherence: float = 0.4
-    test: float = 0.5
-    aside: float = 0.6
-    prose: float = 0.6
+    test: float = 0.35
+    aside: float = 0.45
+    prose: float = 0.4
     reexport: float = 0.6
-    same_file_decay: float = 0.35
+    same_file_decay: float = 0.3
 
 
 DEFAULT_WEIGHTS = Weights()

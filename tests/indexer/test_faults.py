@@ -1,0 +1,174 @@
+"""What goes wrong around an index: kill -9, damage, a full disk, files that change while they are read."""
+
+from __future__ import annotations
+
+import random
+import resource
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from indexer.index import IndexUnavailable
+
+ROOT = Path(__file__).parents[2]
+INDEXING = """
+import sys
+from pathlib import Path
+sys.path.insert(0, sys.argv[2])
+from freshness import Words
+from indexer.index import open_index
+from indexer.settings import IndexerSettings
+from indexer.workspace import Workspace
+with open_index(Workspace(Path(sys.argv[1])), IndexerSettings(), Words()) as index:
+    print("open", flush=True)
+    index.update(lambda progress: print(progress.stage, flush=True))
+    print("done", flush=True)
+"""
+
+
+def start_indexing(root: Path, **more) -> subprocess.Popen[str]:
+    command = [sys.executable, "-W", "ignore", "-c", INDEXING, str(root), str(ROOT / "benchmarks")]
+    return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **more)
+
+
+def fill(write, files: int) -> None:
+    for number in range(files):
+        body = "".join(f"    value_{i} = {number * i}\n" for i in range(40))
+        write(f"src/f{number}.py", f"def function_{number}():\n{body}\n\ndef other_{number}():\n{body}")
+
+
+def test_killed_at_any_point_the_next_start_repairs_alone(write, workspace, opened, held, rebuilt):
+    fill(write, 60)
+    dice = random.Random(3)
+    for _ in range(4):
+        process = start_indexing(workspace.root)
+        assert process.stdout.readline() == "open\n"
+        time.sleep(dice.uniform(0.0, 2.5))  # the moment is the point of it
+        process.kill()
+        process.communicate()
+        write(f"src/f{dice.randrange(60)}.py", f"def edited_{dice.random()}():\n    pass\n")
+    with opened() as index:
+        index.update()
+        index.search("function_7")
+        assert held(index) == rebuilt()
+        assert index._parts.catalogue.count_stored() == len(rebuilt())
+
+
+def test_what_was_embedded_before_a_kill_is_not_embedded_again(write, opened, embedder, workspace):
+    fill(write, 40)
+    embed, calls = embedder.embed, []
+
+    def dies_on_the_third(texts):
+        calls.append(len(texts))
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return embed(texts)
+
+    embedder.embed = dies_on_the_third
+    with pytest.raises(KeyboardInterrupt), opened() as index:
+        index.update()
+    embedder.embed = embed
+    with opened() as index:
+        index.update()
+        chunks = index.state().chunks
+    assert len(embedder.texts) == len(set(embedder.texts)) == chunks
+
+
+def damaged_files(folder: Path) -> list[Path]:
+    return sorted(f for f in folder.rglob("*") if f.is_file() and f.name != "lock" and "quarantine" not in f.parts)
+
+
+def test_damage_in_any_file_of_the_index_is_found_or_harmless(write, workspace, opened, held, rebuilt):
+    fill(write, 12)
+    folder = workspace.state / "index"
+    with opened() as index:
+        index.update()
+    names = [file.relative_to(folder) for file in damaged_files(folder)]
+    groups: dict[str, Path] = {}
+    for name in names:  # one of each kind: tantivy has a file a segment and kind
+        groups.setdefault(name.suffix if name.parts[0] == "lexical" else str(name.name), name)
+    dice = random.Random(11)
+    for name in groups.values():
+        file = folder / name
+        if not file.exists():
+            continue
+        raw = bytearray(file.read_bytes())
+        for _ in range(8):
+            if raw:
+                raw[dice.randrange(min(len(raw), 4096))] ^= 0xFF
+        file.write_bytes(raw)
+        repair(opened, held, rebuilt, name)
+
+
+def repair(opened, held, rebuilt, name) -> None:
+    """At most one start says that it is damaged; the one after works, and holds what a rebuild does."""
+    for attempt in range(2):
+        try:
+            with opened() as index:
+                index.update()
+                passages = index.search("function_7", 3)
+                assert passages[0].path == "src/f7.py", name
+                assert held(index) == rebuilt(), name
+                return
+        except IndexUnavailable as error:
+            assert attempt == 0, f"{name}: {error}"
+
+
+def test_a_full_disk_is_said_in_one_line_and_nothing_is_lost(write, workspace, opened, held, rebuilt):
+    fill(write, 40)
+    process = start_indexing(
+        workspace.root,
+        preexec_fn=lambda: (
+            signal.signal(signal.SIGXFSZ, signal.SIG_IGN),
+            resource.setrlimit(resource.RLIMIT_FSIZE, (60_000, 60_000)),
+        ),
+    )
+    _, said = process.communicate(timeout=120)
+    assert process.returncode != 0
+    assert "IndexUnavailable" in said.splitlines()[-1], said
+    with opened() as index:
+        index.update()
+        assert held(index) == rebuilt()
+
+
+def test_a_file_that_changes_while_it_is_read_is_right_in_the_end(write, opened, held, rebuilt):
+    write("a.py", "def one():\n    pass\n")
+    with opened() as index:
+        index.update(lambda progress: write("a.py", f"def at_{progress.stage.split()[0]}():\n    pass\n"))
+        for passage in index.search("at_reading one", 5):
+            assert index.is_current(passage.path, passage.start_line, passage.end_line, passage.sha256)
+        index.update()
+        assert held(index) == rebuilt()
+
+
+def test_a_catalogue_of_another_version_is_read_anew_and_keeps_its_embeddings(write, opened, embedder, workspace):
+    fill(write, 3)
+    with opened() as index:
+        index.update()
+    with sqlite3.connect(workspace.state / "index/catalogue.sqlite") as database:
+        database.execute("UPDATE facts SET value = '0.0' WHERE name = 'version'")
+    before = len(embedder.texts)
+    with opened() as index:
+        report = index.update()
+    assert (report.updated_files, report.embedded, len(embedder.texts)) == (3, 0, before)
+
+
+def test_too_much_that_is_dead_makes_a_new_collection_beside_the_old(write, opened, held, rebuilt, embedder):
+    with opened() as index:
+        fill(write, 4)
+        index.update()
+        index._parts.catalogue.set_fact("dead", "1000000")
+        write("src/f1.py", "def fresh():\n    pass\n")
+        before = len(embedder.texts)
+        index.update()
+        assert index._parts.store.name.endswith("g2")
+        assert len(embedder.texts) == before + 1
+        assert held(index) == rebuilt()
+    with opened() as index:
+        assert index.search("fresh", 1)[0].symbol == "fresh"
+        assert index._parts.store.name.endswith("g2")
