@@ -20,7 +20,7 @@ from trainer.sources.snapshot import Snapshot
 
 ItemKind = Literal["next-day", "held-out", "elsewhere"]
 _CONTEXT_LINES = 12
-_MAX_TEXT_CHARS = 700
+_MAX_TEXT_CHARS = 400  # of one place: many places in many files say more than one long one
 _MAX_CONTEXT_CHARS = 700
 _PASSAGES = 2
 # Other people's code that is on every machine: modules of Python's standard library, one of each kind.
@@ -44,18 +44,26 @@ class Item:
     text: str
 
 
-def choose_snapshot(history: History, texts: Mapping[str, str], proof_bytes: int, max_commits: int = 400) -> str:
-    """The newest commit that leaves `proof_bytes` of added source lines after it. Raises `NoHistory` when none does."""
+def choose_snapshot(
+    history: History, texts: Mapping[str, str], proof_bytes: int, proof_files: int = 1, max_commits: int = 400
+) -> str:
+    """The newest commit that leaves `proof_bytes` of added source in `proof_files` files after it.
+
+    Raises `NoHistory` when none does.
+    """
     commits = history.recent(max_commits)
     for commit in commits[1:]:
         added = history.added_lines(commit.sha, commits[0].sha)
-        if sum(len(added_text(lines, texts).encode()) for lines in added) >= proof_bytes:
+        sizes = [(lines.path, len(added_text(lines, texts).encode())) for lines in added]
+        files = {path for path, size in sizes if size}
+        if sum(size for _, size in sizes) >= proof_bytes and len(files) >= proof_files:
             return commit.sha
-    raise NoHistory(f"the last {len(commits)} commits add less than {proof_bytes} bytes of source")
+    wanted = f"{proof_bytes} bytes of source in {proof_files} files"
+    raise NoHistory(f"the last {len(commits)} commits add less than {wanted}")
 
 
 def added_text(lines: AddedLines, texts: Mapping[str, str]) -> str:
-    """The added lines themselves, at most the first 700 characters; "" for a file that is no source."""
+    """The added lines themselves, at most the first 400 characters; "" for a file that is no source."""
     if lines.path not in texts:
         return ""
     return "".join(split_lines(texts[lines.path])[lines.start - 1 : lines.end])[:_MAX_TEXT_CHARS]

@@ -90,7 +90,7 @@ def make_proof(workspace: Workspace, settings: TrainerSettings, on_progress: OnP
     now = take_snapshot(workspace, indexer_settings)
     texts = {file.path: file.text for file in now.files}
     try:
-        older = choose_snapshot(history, texts, settings.proof_bytes)
+        older = choose_snapshot(history, texts, settings.proof_bytes, settings.min_files * 2)
         added = history.added_lines(older, now.commit)
     except NoHistory:
         return Proof(now, "", (), texts)

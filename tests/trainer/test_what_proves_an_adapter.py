@@ -35,7 +35,8 @@ def test_the_snapshot_is_the_newest_commit_that_leaves_enough_to_prove_on(three_
     texts = texts_of(root)
     assert choose_snapshot(History(root), texts, 5) == second
     assert choose_snapshot(History(root), texts, 40) == first
-    with pytest.raises(NoHistory, match="the last 3 commits add less than 10000 bytes of source"):
+    assert choose_snapshot(History(root), texts, 5, proof_files=2) == first
+    with pytest.raises(NoHistory, match="the last 3 commits add less than 10000 bytes of source in 1 files"):
         choose_snapshot(History(root), texts, 10_000)
 
 
