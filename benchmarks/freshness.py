@@ -2,8 +2,8 @@
 
 usage: python benchmarks/freshness.py [--operations 100000] [--seed 0] [--folder DIR]
 
-Operations: save, atomic save, append, insert on top, rename, delete, checkout of many files, a lost event, an overflow, a
-reopened index. The judge of each passage is the file on disk; the judge of the whole index, every so often, a full
+Operations: save, atomic save, append, insert on top, rename, delete, checkout of many files, a lost event, an overflow,
+a reopened index. The judge of each passage is the file on disk; the judge of the whole index, every so often, a full
 rebuild. One process, no watcher thread: events are handed over as the watcher would, some of them lost on purpose.
 """
 

@@ -1,6 +1,6 @@
 """How good is the search, and what is each ingredient worth: NDCG@10 with bootstrap intervals, as Markdown.
 
-usage: python benchmarks/retrieval.py SET=TREES:ANNOTATIONS ... [--queries]
+usage: ./run bench retrieval SET=TREES:ANNOTATIONS ...
 
 TREES/<name> is a working tree, ANNOTATIONS/<name>.json a list of {"query", "relevant", "secondary", "category"}; a
 target is a path or {"path", "start_line", "end_line"}. Several sets (development=..., test=...) are never mixed.
@@ -9,12 +9,14 @@ Scored as chunk lists: gain 1 for each target, its rank that of the first passag
 
 from __future__ import annotations
 
+import argparse
 import json
 import random
 import statistics
 import sys
+import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import log2
 from pathlib import Path
 from typing import Any
@@ -116,3 +118,69 @@ def interval(tasks: Sequence[Task], values: Sequence[float], rounds: int = 2000)
         for _ in range(rounds)
     )
     return means[int(0.025 * rounds)], means[int(0.975 * rounds)]
+
+
+OFF = {
+    "definition": 0.0,
+    "stem_path": 0.0,
+    "coherence": 0.0,
+    "test": 1.0,
+    "aside": 1.0,
+    "prose": 1.0,
+    "reexport": 1.0,
+    "same_file_decay": 1.0,
+}
+NO_RANK = Weights(**OFF)
+VARIANTS: dict[str, Variant] = {
+    "everything": ranked(),
+    "words only, ranked": ranked(dense=False),
+    "embeddings only, ranked": ranked(lexical=False),
+    "both, not ranked": ranked(NO_RANK),
+    "words only, not ranked": ranked(NO_RANK, dense=False),
+    "embeddings only, not ranked": ranked(NO_RANK, lexical=False),
+    **{f"without {name}": ranked(replace(DEFAULT_WEIGHTS, **{name: value})) for name, value in OFF.items()},
+}
+
+
+def table(name: str, tasks: Sequence[Task]) -> str:
+    """Each variant's NDCG@10 with its interval, and its paired difference from everything."""
+    whole = scores(tasks, VARIANTS["everything"])
+    repositories = len({task.repository for task in tasks})
+    lines = [
+        f"## {name}: {repositories} repositories, {len(tasks)} queries\n",
+        "| variant | NDCG@10 | 95 % | difference | 95 %, paired | ms a query |",
+        "|---|---:|---|---:|---|---:|",
+    ]
+    for label, variant in VARIANTS.items():
+        started = time.perf_counter()
+        values = scores(tasks, variant)
+        milliseconds = (time.perf_counter() - started) / len(tasks) * 1e3
+        low, high = interval(tasks, values)
+        delta = [value - best for value, best in zip(values, whole, strict=True)]
+        under, over = interval(tasks, delta)
+        lines.append(
+            f"| {label} | {mean_over_repositories(tasks, values):.4f} | {low:.3f}..{high:.3f} "
+            f"| {mean_over_repositories(tasks, delta):+.4f} | {under:+.4f}..{over:+.4f} | {milliseconds:.1f} |"
+        )
+    return "\n".join([*lines, "", *_by_group(tasks, whole)])
+
+
+def _by_group(tasks: Sequence[Task], values: Sequence[float]) -> list[str]:
+    groups: dict[str, list[float]] = {}
+    for task, value in zip(tasks, values, strict=True):
+        groups.setdefault(task.repository, []).append(value)
+        groups.setdefault(f"({task.category})", []).append(value)
+    return [", ".join(f"{name} {statistics.fmean(each):.3f}" for name, each in sorted(groups.items())), ""]
+
+
+def main() -> None:
+    arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    arguments.add_argument("sets", nargs="+", metavar="SET=TREES:ANNOTATIONS")
+    for one in arguments.parse_args().sets:
+        name, _, folders = one.partition("=")
+        trees, _, annotations = folders.partition(":")
+        print(table(name, load_tasks(Path(trees), Path(annotations))), flush=True)
+
+
+if __name__ == "__main__":
+    main()
