@@ -47,6 +47,7 @@ def run(job: TrainingJob, tell: Tell) -> Adapter:
     kept_out = held_out_rows(examples, tokenizer, base.end_of_turn, preset, job.held_out_tokens)
     tell(Stage("loss on held-out files before training"))
     before, after_s = _held_out_loss(model, kept_out, "before", tell)
+    after_s *= 1.5  # another process may be busy by then
     left_s = job.budget_s - (time.monotonic() - began) - after_s
     plan = _plan(job, preset, examples, model, tokenizer, left_s, tell)
     tell(Stage("training"))
