@@ -109,7 +109,7 @@ async def test_eglot_asks_and_streams_in_batch(backend, slow_when_told, workspac
     assert seen["shutdown"] is True
 
 
-@pytest.mark.parametrize("client", ["neovim@v0.7", "neovim@v0.11", "visual-studio-code", "emacs"])
+@pytest.mark.parametrize("client", ["neovim@v0.11", "visual-studio-code"])
 async def test_the_capabilities_that_editors_were_recorded_with_are_understood(client, workspace, backend):
     command = [sys.executable, "-m", "server.lsp"]
     config = ClientServerConfig(server_command=command, server_env=os.environ | {"PYTHONPATH": str(ROOT)})

@@ -282,7 +282,7 @@ async def test_the_server_ends_with_its_client_also_when_stdin_stays_open(start_
 
 
 async def test_a_client_that_reads_nothing_does_not_freeze_the_server(workspace, backend, script):
-    script.pieces = ["x" * 20_000] * 400  # 8 MB, a pipe holds 64 KiB
+    script.pieces = ["x" * 20_000] * 100  # 2 MB, a pipe holds 64 KiB
     process = await asyncio.to_thread(
         subprocess.Popen, [sys.executable, "-m", "server.lsp"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0
     )
