@@ -125,10 +125,11 @@ class MendedProtocol(LanguageServerProtocol):
 
     def _structure(self, message: Json) -> Any:
         """The params as lsprotocol's type, or, for a method of ours, as the plain JSON that was sent."""
-        if self.get_message_type(message["method"]) is None:
+        kind = self.get_message_type(message["method"])
+        if kind is None:
             return message.get("params")
         try:
-            return self._converter.structure(message, self.get_message_type(message["method"])).params  # type: ignore[union-attr]
+            return self._converter.structure(message, kind).params
         except Exception as error:  # cattrs raises anything that a hostile message can bring about
             raise JsonRpcInvalidParams() from error
 
@@ -224,7 +225,7 @@ class MendedProtocol(LanguageServerProtocol):
     @lsp_method(types.SHUTDOWN)
     async def lsp_shutdown(self, *_: Any) -> None:  # type: ignore[override]
         self._shutdown = True
-        this = asyncio.current_task()
+        this: Any = asyncio.current_task()
         for future in list(self._request_futures.values()):
             if future is not this:
                 future.cancel()

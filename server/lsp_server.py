@@ -10,7 +10,7 @@ import importlib
 import logging
 import os
 from collections.abc import Callable, Coroutine
-from contextlib import AbstractAsyncContextManager
+from contextlib import AbstractAsyncContextManager, suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -58,7 +58,7 @@ class NightschoolServer(LanguageServer):
         """
         loop = asyncio.get_running_loop()
         self._stopped = loop.create_future()
-        self._writer = StdoutWriter(stdout, lambda: loop.call_soon_threadsafe(self.stop, 1))
+        self._writer = StdoutWriter(stdout, lambda: self._stop_soon(loop))
         self.protocol.set_writer(self._writer)
         self.protocol.receive_first(first, is_answered)
         StdinReader(stdin, framing, loop, self.protocol.receive, lambda: self.stop(1))
@@ -66,6 +66,11 @@ class NightschoolServer(LanguageServer):
         await self.close()
         self._writer.close()
         return code
+
+    def _stop_soon(self, loop: asyncio.AbstractEventLoop) -> None:
+        """From another thread: stdout is broken."""
+        with suppress(RuntimeError):  # the loop has gone before
+            loop.call_soon_threadsafe(self.stop, 1)
 
     def stop(self, code: int) -> None:
         if self._stopped is not None and not self._stopped.done():
