@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from indexer.files import IGNORE_FILE, Skipped, list_files, read_source
+from indexer.files import IGNORE_FILE, Skipped, SourceFile, list_files, read_source
 from indexer.git import ignored_by
 from indexer.ignores import IgnoreRules
 from indexer.parts import Parts
@@ -32,8 +32,8 @@ def _judge(relative: str, parts: Parts) -> str:
         rule = ignored_by(parts.workspace.root, relative)
         return f"not in the index: git ignores it{f' ({rule})' if rule else ''}"
     source = read_source(parts.workspace, relative, parts.settings)
-    if source is None or isinstance(source, Skipped):
-        return f"not in the index: {source.reason if source else 'it is gone'}"
+    if not isinstance(source, SourceFile):
+        return f"not in the index: {source.reason if isinstance(source, Skipped) else 'it is gone'}"
     if parts.catalogue.file_hash(relative) != source.sha256:
         return "source, but not read yet since it changed: run `nightschool index`"
     return f"in the index: {source.language}, {len(parts.catalogue.chunks_of(relative))} chunks"

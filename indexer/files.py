@@ -78,11 +78,18 @@ class Skipped:
     reason: str
 
 
+@dataclass(frozen=True, slots=True)
+class Unchanged:
+    """A source file whose bytes are those that are known."""
+
+    path: str
+
+
 def source_files(workspace: Workspace, settings: IndexerSettings) -> Iterator[SourceFile | Skipped]:
     """Every file that git tracks or does not ignore, read and judged; without git, what the ignore files leave."""
     for path in list_files(workspace):
         judged = read_source(workspace, path, settings)
-        if judged is not None:
+        if isinstance(judged, SourceFile | Skipped):
             yield judged
 
 
@@ -113,8 +120,13 @@ def _list_with_git(root: Path, only: Sequence[str]) -> Iterable[str] | None:
     return (os.fsdecode(name) for name in run.stdout.split(b"\0") if name)
 
 
-def read_source(workspace: Workspace, path: str, settings: IndexerSettings) -> SourceFile | Skipped | None:
-    """One listed file, read and judged; None when it is not there any more."""
+def read_source(
+    workspace: Workspace, path: str, settings: IndexerSettings, known_sha256: str = ""
+) -> SourceFile | Skipped | Unchanged | None:
+    """One listed file, read and judged; None when it is not there any more.
+
+    With the hash of what was judged to be source before: `Unchanged` when it is that still.
+    """
     try:
         path.encode()
     except UnicodeEncodeError:
@@ -124,6 +136,8 @@ def read_source(workspace: Workspace, path: str, settings: IndexerSettings) -> S
     content = read_regular_file(workspace.root, path, settings.max_file_bytes)
     if content is None or isinstance(content, Skipped):
         return content
+    if known_sha256 and hashlib.sha256(content).hexdigest() == known_sha256:
+        return Unchanged(path)
     return judge_content(path, content)
 
 
@@ -165,18 +179,18 @@ def _judge_name(path: str) -> str | None:
 
 def read_regular_file(root: Path, path: str, max_bytes: int) -> bytes | Skipped | None:
     """The bytes of a regular file below `root`. A link is followed only to a file in the tree; a FIFO never opened."""
-    full = root / path
+    full = f"{root}/{path}"
     try:
-        if full.is_symlink() and not full.resolve(strict=True).is_relative_to(root):
-            return Skipped(path, "link out of the tree")
-        # O_NONBLOCK: a FIFO put there between the look and the open must not hang us.
-        descriptor = os.open(full.resolve(strict=True), os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+        # O_NONBLOCK: a FIFO must not hang us. What was opened is judged after: nothing can be swapped in between.
+        descriptor = os.open(full, os.O_RDONLY | os.O_NONBLOCK)
     except (FileNotFoundError, NotADirectoryError):
-        return Skipped(path, "broken link") if full.is_symlink() else None
-    except (OSError, RuntimeError):  # RuntimeError: a loop of links
+        return Skipped(path, "broken link") if Path(full).is_symlink() else None
+    except OSError:
         return Skipped(path, "unreadable")
     try:
         status = os.fstat(descriptor)
+        if not _is_below(root, descriptor, full):
+            return Skipped(path, "link out of the tree")
         if stat.S_ISDIR(status.st_mode):
             return Skipped(path, "submodule or nested repository")
         if not stat.S_ISREG(status.st_mode):
@@ -187,3 +201,12 @@ def read_regular_file(root: Path, path: str, max_bytes: int) -> bytes | Skipped 
             return file.read(max_bytes + 1)
     finally:
         os.close(descriptor)
+
+
+def _is_below(root: Path, descriptor: int, full: str) -> bool:
+    """Is what was opened below `root`, whatever links led there?"""
+    try:
+        real = os.readlink(f"/proc/self/fd/{descriptor}")  # noqa: PTH115  one call, where there is a /proc
+    except OSError:
+        real = os.path.realpath(full)
+    return real.startswith(f"{root}/")

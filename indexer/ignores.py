@@ -16,12 +16,17 @@ class IgnoreRules:
         self._root = root
         self._names = names
         self._specs: dict[str, GitIgnoreSpec | None] = {}
+        self._folders: dict[str, bool] = {}
 
     def ignores(self, path: str) -> bool:
         """Is `path` (relative, "/"), or a folder above it, ignored?"""
-        parts = path.split("/")
-        folders = ("/".join(parts[:depth]) + "/" for depth in range(1, len(parts)))
-        return any(self._ignores_itself(folder) for folder in folders) or self._ignores_itself(path)
+        folder, slash, _ = path.rpartition("/")
+        return (bool(slash) and self._ignores_folder(folder)) or self._ignores_itself(path)
+
+    def _ignores_folder(self, folder: str) -> bool:
+        if folder not in self._folders:
+            self._folders[folder] = self.ignores(folder) or self._ignores_itself(f"{folder}/")
+        return self._folders[folder]
 
     def walk(self, folder: str = "") -> Iterator[str]:
         """Every file below that is not ignored; links to folders are not followed, `.git` is not entered."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -58,9 +58,13 @@ def read_tree(
     listed = list_files(workspace, only)
     changes: list[FileChange] = []
     here: set[str] = set()
-    for number, source in enumerate(_read_all(workspace, settings, listed, tally), 1):
-        here.add(source.path)
-        if known.get(source.path) != source.sha256:
+    for number, path in enumerate(listed, 1):
+        source = read_source(workspace, path, settings, known.get(path, ""))
+        if isinstance(source, Skipped):
+            tally.skipped[source.reason] += 1
+        elif source is not None:
+            here.add(path)
+        if isinstance(source, SourceFile):
             changes.append(describe(source))
             tally.updated_files += 1
         if len(changes) == _FILES_A_TRANSACTION:
@@ -73,15 +77,6 @@ def read_tree(
     tally.deleted_files = len(gone)
     tell(Progress("reading", len(listed), len(listed)))
     return tally
-
-
-def _read_all(workspace: Workspace, settings: IndexerSettings, listed: list[str], tally: Tally) -> Iterator[SourceFile]:
-    for path in listed:
-        source = read_source(workspace, path, settings)
-        if isinstance(source, Skipped):
-            tally.skipped[source.reason] += 1
-        elif source is not None:
-            yield source
 
 
 def _is_below(path: str, tops: Sequence[str]) -> bool:
