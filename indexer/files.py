@@ -10,7 +10,7 @@ import subprocess
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 from indexer.ignores import IgnoreRules
 from indexer.languages import language_of
@@ -165,7 +165,7 @@ def judge_content(path: str, content: bytes) -> SourceFile | Skipped:
 
 
 def _judge_name(path: str) -> str | None:
-    *folders, name = PurePosixPath(path).parts
+    *folders, name = path.split("/")
     if _VENDORED.intersection(folders):
         return "vendored"
     if _LOCK_FILE.match(name):
