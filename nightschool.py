@@ -38,6 +38,8 @@ QUIET = {
     "HF_HUB_DISABLE_PROGRESS_BARS": "1",
     "TRANSFORMERS_VERBOSITY": "error",
 }
+# What typer makes of Ctrl-C.
+INTERRUPTED = 130
 OUR_PACKAGES = ("indexer", "server", "trainer")
 
 app = typer.Typer(
@@ -378,9 +380,16 @@ def adapters_rollback(workspace: WorkspaceOption = None) -> None:
 def main() -> None:
     """Run the command line. Our own errors are one line on stderr and exit code 1; wrong usage is 2."""
     os.environ.update({name: value for name, value in QUIET.items() if name not in os.environ})
+    if sys.argv[1:2] == ["lsp"] and "--help" not in sys.argv:
+        # Editors wait for it: not through typer's building of every other command.
+        from server.lsp import main as serve_editor
+
+        sys.exit(serve_editor(sys.argv[2:]))
     try:
         app()
-    except KeyboardInterrupt:
+    except SystemExit as end:
+        if end.code != INTERRUPTED:
+            raise
         _end("interrupted; what was finished is kept")
     except BrokenPipeError:
         sys.exit(1)

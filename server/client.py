@@ -185,7 +185,7 @@ def _is_alive(pid: int, started: float | None = None) -> bool:
     try:
         process = psutil.Process(pid)
         is_it = started is None or abs(process.create_time() - started) < 2
-        return is_it and process.status() != psutil.STATUS_ZOMBIE
+        return bool(is_it and process.status() != psutil.STATUS_ZOMBIE)
     except psutil.NoSuchProcess:
         return False
 

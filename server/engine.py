@@ -169,7 +169,7 @@ def _vllm_command(weights: Weights, settings: ServerSettings, port: int, context
         *(sys.executable, "-m", "vllm.entrypoints.openai.api_server"),
         *("--model", str(weights.folder), "--served-model-name", SERVED_NAME),
         *("--host", "127.0.0.1", "--port", str(port)),
-        *("--dtype", "bfloat16", "--max-model-len", str(context)),
+        *("--dtype", dtype(), "--max-model-len", str(context)),
         *("--max-num-seqs", "16", "--disable-uvicorn-access-log"),
     ]
     return [*command, "--enforce-eager"] if settings.eager else command
@@ -183,6 +183,18 @@ def _environment(key: str, settings: ServerSettings) -> dict[str, str]:
         "VLLM_CPU_NUM_OF_RESERVED_CPU": "0",
     }
     return {**os.environ, **private, **({} if _has_gpu() else on_cpu)}
+
+
+def dtype() -> str:
+    """What the engine computes in: bfloat16 where the hardware has it, else float32.
+
+    On a processor without bfloat16 instructions vLLM reads a prompt at 31 tokens/s in bfloat16 and at 104 in float32;
+    it writes at the same speed in both (SmolLM2-135M, two busy AVX2 cores).
+    """
+    if _has_gpu():
+        return "bfloat16"
+    flags = Path("/proc/cpuinfo").read_text().split()
+    return "bfloat16" if {"avx512_bf16", "amx_bf16", "bf16"} & set(flags) else "float32"
 
 
 def _has_gpu() -> bool:

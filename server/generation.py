@@ -83,7 +83,7 @@ class Engine:
         self._http = httpx.AsyncClient(
             base_url=url,
             headers={"Authorization": f"Bearer {key}"} if key else {},
-            timeout=httpx.Timeout(120, connect=5),
+            timeout=httpx.Timeout(300, connect=5),
             limits=httpx.Limits(max_connections=256),
             trust_env=False,
         )

@@ -37,9 +37,10 @@ def backend(repository: Path):
         wait_until((state / "backend.json").exists, 60, "the backend does not answer", process)
         url = json.loads((state / "backend.json").read_text())["url"]
         token = (state / "token").read_text().strip()
-        http = httpx.Client(base_url=url, headers={"Authorization": f"Bearer {token}"}, timeout=120, trust_env=False)
+        http = httpx.Client(base_url=url, headers={"Authorization": f"Bearer {token}"}, timeout=400, trust_env=False)
         wait_until(lambda: http.get("/readyz").status_code == 200, 400, "the engine is not ready", process)
         yield SimpleNamespace(url=url, token=token, http=http, process=process)
+        http.close()
         # The hard end: a backend killed with SIGKILL must leave no engine behind.
         recorded = [pid for pid, _ in json.loads((state / "engines.json").read_text())]
         groups = [pid for pid in recorded if psutil.pid_exists(pid)]

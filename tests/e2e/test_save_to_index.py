@@ -29,13 +29,13 @@ def test_a_saved_file_is_found_and_a_deleted_one_is_not(backend, repository, wai
 def test_an_edit_moves_the_lines_of_what_is_found(backend, repository, wait):
     file = repository / "src" / "itsdangerous" / "url_safe.py"
     before = file.read_text()
-    found = next(p for p in backend.http.get("/search", params={"q": "URLSafeSerializer"}).json()["passages"])
+    found = backend.http.get("/search", params={"q": "URLSafeSerializer"}).json()["passages"][0]
     try:
         file.write_text("# one line more\r\n" + before)
 
         def has_moved():
             passages = backend.http.get("/search", params={"q": "URLSafeSerializer"}).json()["passages"]
-            return any(p["path"] == found["path"] and p["text"] in file.read_text(newline="") for p in passages)
+            return any(p["path"] == found["path"] and p["text"] in file.read_bytes().decode() for p in passages)
 
         wait(has_moved, 10, "the edit is not seen")
         for passage in backend.http.get("/search", params={"q": "URLSafeSerializer"}).json()["passages"]:
