@@ -45,7 +45,7 @@ class TrainerSettings(SectionSettings):
 
     held_out_share: float = Field(0.1, gt=0, lt=1, description="share of the files that is never trained on")
     held_out_tokens: int = Field(
-        6_000, ge=256, description="held-out tokens on which losses are taken before and after"
+        3_000, ge=256, description="held-out tokens on which losses are taken before and after"
     )
     proof_bytes: int = Field(
         6_000, ge=500, description="newer code that is kept from training and that an adapter is proved on; bytes"
