@@ -1,6 +1,7 @@
 """The locks are the whole set: what an installed package asks for is there, or left out on purpose."""
 
 import re
+import tomllib
 from importlib import metadata
 from pathlib import Path
 
@@ -53,3 +54,13 @@ def test_both_locks_hold_every_dependency_that_the_project_declares():
     names = {canonicalize_name(Requirement(m).name) for m in re.findall(r'"([^"]+)"', common)}
     assert names - set(locked("cpu")) == set()
     assert names - set(locked("gpu")) == set()
+
+
+def test_the_licence_list_names_every_declared_dependency():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    declared = [
+        *project["dependencies"],
+        *(need for extra in project["optional-dependencies"].values() for need in extra),
+    ]
+    listed = set(re.findall(r"[A-Za-z0-9_-]+", (ROOT / "docs/licences.md").read_text()))
+    assert {Requirement(need).name for need in declared} - listed == set()
