@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from indexer.workspace import Workspace, find_workspace
+from server.adapter_commands import adapters_app, loss_line
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from server.adapter import Adapter
     from server.base_model import BaseModel
-    from server.client import Backend
     from server.console import Advance
     from trainer.job import TrainingEvent
     from trainer.report import NightReport
@@ -45,7 +45,6 @@ OUR_PACKAGES = ("indexer", "server", "trainer")
 app = typer.Typer(
     no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="markdown"
 )
-adapters_app = typer.Typer(no_args_is_help=True, help="The kept adapters and the one in service.")
 app.add_typer(adapters_app, name="adapters")
 
 WorkspaceOption = Annotated[
@@ -161,7 +160,7 @@ def train(
         print(adapter.manifest.model_dump_json())
         return
     print(f"in service: {adapter.folder}")
-    print(_loss_line(adapter))
+    print(loss_line(adapter))
 
 
 @app.command()
@@ -240,6 +239,7 @@ def ask(
 
     Examples: `nightschool ask "Where is the token checked?"`, `nightschool ask --adapter none --json "..."`
     """
+    from server.asking import ask_and_show, wait_until_ready
     from server.client import start_backend
     from server.console import say
 
@@ -247,8 +247,8 @@ def ask(
 
     async def run() -> None:
         async with await start_backend(find_workspace(workspace), say) as backend:
-            await _wait_until_ready(backend)
-            await _ask(backend, body, as_json)
+            await wait_until_ready(backend)
+            await ask_and_show(backend, body, as_json)
 
     asyncio.run(run())
 
@@ -278,6 +278,7 @@ def demo(
 
     Examples: `nightschool demo --once`, `nightschool demo ~/src/app --budget 10 --question "Where are retries set?"`
     """
+    from server.asking import ask_and_show, wait_until_ready
     from server.client import start_backend, stop_backend
     from server.console import out, say
     from server.local import update_index
@@ -298,14 +299,14 @@ def demo(
     print(f"{corpus['raw_examples']} raw and {corpus['chat_examples']} chat examples of {corpus['files']} files")
     step(f"3/5 train {base.name}, {budget:g} minutes")
     adapter = _train(place, base, budget)
-    print(_loss_line(adapter))
+    print(loss_line(adapter))
 
     async def serve_and_ask() -> None:
         step("4/5 serve")
         async with await start_backend(place, say) as backend:
-            await _wait_until_ready(backend, adapter.version)
+            await wait_until_ready(backend, adapter.version)
             step(f"5/5 ask: {question}")
-            await _ask(backend, {"question": question}, as_json=False)
+            await ask_and_show(backend, {"question": question}, as_json=False)
             if not once:
                 out.print(
                     f"\nThe backend runs at {backend.url} (token: {place.state / 'token'}). `nightschool stop` ends it."
@@ -317,64 +318,6 @@ def demo(
         if once:
             stop_backend(place)
     step("done")
-
-
-@adapters_app.command("list")
-def adapters_list(workspace: WorkspaceOption = None, as_json: JsonOption = False) -> None:
-    """The kept adapters, newest first, and which is in service."""
-    from server.adapter import list_adapters, read_current
-    from server.console import print_table
-
-    place = find_workspace(workspace)
-    current = read_current(place.adapters)
-    kept = list_adapters(place.adapters)
-    in_service = current.version if current else None
-    if as_json:
-        print(
-            json.dumps({"in_service": in_service, "adapters": [json.loads(a.manifest.model_dump_json()) for a in kept]})
-        )
-        return
-    manifests = [(a.version, a.manifest.base_model.name, a.manifest.losses) for a in kept]
-    rows = [
-        [
-            "*" if version == in_service else "",
-            version,
-            base,
-            _loss(losses.held_out_before),
-            _loss(losses.held_out_after),
-        ]
-        for version, base, losses in manifests
-    ]
-    print_table(
-        "adapters (* in service)" if kept else "no adapters yet: nightschool train",
-        ["", "version", "base model", "loss before", "after"],
-        rows,
-    )
-
-
-@adapters_app.command("show")
-def adapters_show(version: str, workspace: WorkspaceOption = None) -> None:
-    """Everything about one adapter: its manifest as JSON."""
-    from server.adapter import find_adapter
-
-    print(find_adapter(find_workspace(workspace).adapters, version).manifest.model_dump_json(indent=2))
-
-
-@adapters_app.command("promote")
-def adapters_promote(version: str, workspace: WorkspaceOption = None) -> None:
-    """Put a kept adapter in service; a running backend swaps without dropping a request."""
-    from server.adapter import promote
-
-    print(f"in service: {promote(find_workspace(workspace).adapters, version).version}")
-
-
-@adapters_app.command("rollback")
-def adapters_rollback(workspace: WorkspaceOption = None) -> None:
-    """Back to the adapter before this one (or to the bare base model)."""
-    from server.adapter import rollback
-
-    adapter = rollback(find_workspace(workspace).adapters)
-    print(f"in service: {adapter.version if adapter else 'the base model'}")
 
 
 def main() -> None:
@@ -488,56 +431,9 @@ def _showing(advance: Advance) -> Callable[[TrainingEvent], None]:
     return show
 
 
-async def _wait_until_ready(backend: Backend, adapter: str | None = None) -> None:
-    """Return when the backend can answer (with `adapter`, if given), or when its engine has failed: it says so then."""
-    from server.client import BackendUnavailable
-    from server.console import progress
-
-    with progress("getting ready") as advance:
-        while True:
-            state = await backend.get("/readyz")
-            if state["engine"]["name"] == "failed":
-                raise BackendUnavailable(state["engine"]["reason"])
-            if state["ready"] and (adapter is None or state["adapter"] == adapter):
-                return
-            advance("; ".join(state["reasons"]) or state["engine"]["reason"], 0, None)
-            await asyncio.sleep(0.5)
-
-
-async def _ask(backend: Backend, body: dict[str, Any], as_json: bool) -> None:
-    from contextlib import aclosing
-
-    from server.client import BackendUnavailable
-    from server.console import print_answer
-
-    written = False
-    async with aclosing(backend.ask(body)) as events:
-        async for event in events:
-            if event.name == "text" and not as_json:
-                written = True
-                print(event.data["delta"], end="", flush=True)
-            elif event.name == "error":
-                raise BackendUnavailable(event.data["message"])
-            elif event.name == "done" and as_json:
-                print(json.dumps(event.data))
-            elif event.name == "done":
-                print()
-                print_answer(event.data, written)
-
-
 def _index_line(report: dict[str, Any]) -> str:
     embedded = f"({report['embedded']} embedded now)"
     return f"{report['files']} files, {report['chunks']} chunks {embedded}, {report['seconds']:.1f} s"
-
-
-def _loss_line(adapter: Adapter) -> str:
-    losses = adapter.manifest.losses
-    before, after = _loss(losses.held_out_before), _loss(losses.held_out_after)
-    return f"adapter {adapter.version}: loss on held-out files {before} before, {after} after"
-
-
-def _loss(loss: float | None) -> str:
-    return "-" if loss is None else f"{loss:.3f}"
 
 
 def _sentence(facts: dict[str, Any]) -> str:

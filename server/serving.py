@@ -22,6 +22,7 @@ from server.adapter import Adapter, AdapterError, find_adapter, read_current
 from server.base_model import BaseModel
 from server.engine import EngineError, EngineProcess, Weights, start_engine
 from server.generation import Engine
+from server.prompt import PROMPT_VERSION
 from server.settings import ServerSettings
 
 log = logging.getLogger(__name__)
@@ -160,11 +161,8 @@ class Serving:
     async def _folder(self, adapter: Adapter | None) -> Path:
         if adapter is None:
             return self.base_model.folder
-        if adapter.manifest.base_model.sha256 != self.base_model.sha256:
-            raise EngineError(
-                f"adapter {adapter.version} was trained on {adapter.manifest.base_model.name}, the server has "
-                f"{self.base_model.name}: set [server] model to it, or train again"
-            )
+        if misfit := adapter.misfit(self.base_model, PROMPT_VERSION):
+            raise EngineError(f"{misfit}: set [server] model to what it fits, or train again")
         merged = self._workspace.state / "merged" / adapter.version
         if not merged.exists():
             await _merge(self.base_model.folder, adapter.folder, merged)
