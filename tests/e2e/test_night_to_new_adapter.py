@@ -15,7 +15,8 @@ def test_a_new_adapter_comes_in_and_goes_out_without_a_dropped_request(backend, 
     answers, failures, over = [], [], threading.Event()
 
     def keep_asking():
-        while not over.is_set():
+        # Twice a second at most: training and engine share the cores.
+        while not over.wait(0.5):
             try:
                 asked = {"question": "What is a Signer?", "max_tokens": 8, "k": 2}
                 response = backend.http.post("/ask", json=asked)
