@@ -179,8 +179,8 @@ def _environment(key: str, settings: ServerSettings) -> dict[str, str]:
     private = {"HF_HUB_OFFLINE": "1", "VLLM_NO_USAGE_STATS": "1", "DO_NOT_TRACK": "1", "VLLM_API_KEY": key}
     on_cpu = {
         "VLLM_CPU_KVCACHE_SPACE": str(settings.engine_kv_cache_gib),
-        # By default vLLM ties its threads to cores, every engine to the same ones: the second engine of a swap got 6% of
-        # a core beside a busy first one and was not ready after four minutes.
+        # By default vLLM ties its threads to cores, every engine to the same ones: the second engine of a swap got 6%
+        # of a core beside a busy first one and was not ready after four minutes.
         "VLLM_CPU_OMP_THREADS_BIND": "nobind",
         "OMP_NUM_THREADS": str(len(os.sched_getaffinity(0))),
     }
