@@ -10,11 +10,29 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from watchdog.events import FileSystemEvent, FileSystemEventHandler
+from watchdog.events import (
+    DirCreatedEvent,
+    DirDeletedEvent,
+    DirMovedEvent,
+    FileClosedEvent,
+    FileCreatedEvent,
+    FileDeletedEvent,
+    FileModifiedEvent,
+    FileMovedEvent,
+    FileSystemEvent,
+    FileSystemEventHandler,
+)
 from watchdog.observers import Observer
 
 from indexer.files import IGNORE_FILE
 from indexer.workspace import STATE_FOLDER
+
+# What changes a file, and no "opened" or "closed": watchdog walks the whole tree after an overflow, which opens every
+# folder in it. Beside an environment of a hundred thousand files that overflowed the queue again, without end.
+_CHANGES = (
+    DirCreatedEvent, DirDeletedEvent, DirMovedEvent,
+    FileClosedEvent, FileCreatedEvent, FileDeletedEvent, FileModifiedEvent, FileMovedEvent,
+)  # fmt: skip
 
 log = logging.getLogger(__name__)
 QUIET_S = 0.03  # a save is over when nothing has come for this long
@@ -107,7 +125,7 @@ def watching(root: Path, changes: Changes) -> Iterator[None]:
     # Its text is the whole table of watches, for each new folder (watchdog 7.1).
     warnings.filterwarnings("ignore", category=RuntimeWarning, module=r"watchdog\..*")
     observer = Observer()
-    observer.schedule(changes, str(root), recursive=True)
+    observer.schedule(changes, str(root), recursive=True, event_filter=list(_CHANGES))
     observer.start()
     logger.addHandler(note)
     try:

@@ -26,7 +26,7 @@ out = Console(highlight=False, soft_wrap=True)
 
 def say(text: str) -> None:
     """One line for the user, on stderr."""
-    err.print(escape(text), style="dim")
+    err.print(escape(text), style="dim", soft_wrap=True)
 
 
 def fail(text: str) -> None:
