@@ -54,9 +54,6 @@ class Backend:
     serving: Serving
     doors: Doors
 
-    async def search(self, query: str, k: int, overlays: Mapping[str, str]) -> Sequence[Passage]:
-        return await self.doors.search(query, k, overlays)
-
     def missing(self) -> list[str]:
         """What keeps the backend from being ready; empty when it is."""
         engine = "" if self.serving.state.name in ("ready", "swapping") else self.serving.state.reason

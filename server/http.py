@@ -122,7 +122,7 @@ def _add_state_routes(app: FastAPI, backend: Backend) -> None:
         q: Annotated[str, Query(min_length=1, max_length=8_000)], k: Annotated[int, Query(ge=1, le=200)] = 10
     ) -> Json:
         started = time.perf_counter()
-        passages = await backend.search(q, k, {})
+        passages = await backend.doors.search(q, k, {})
         return search_json(q, (time.perf_counter() - started) * 1000, passages)
 
     @app.post("/index", summary="Bring the index up to the working tree now")
