@@ -324,7 +324,7 @@ def demo(
 def main() -> None:
     """Run the command line. Our own errors are one line on stderr and exit code 1; wrong usage is 2."""
     os.environ.update({name: value for name, value in QUIET.items() if name not in os.environ})
-    # On a processor with bfloat16 it warns, when transformers is imported, of a kernel that it would fetch from the Hub.
+    # On a processor with bfloat16 it warns of a kernel that it would fetch from the Hub.
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
     if sys.argv[1:2] == ["lsp"] and "--help" not in sys.argv:
         # Editors wait for it: not through typer's building of every other command.
