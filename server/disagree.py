@@ -71,8 +71,8 @@ def say_disagreement(one: Disagreement, prose_day: str = "", code_day: str = "")
     days = [f" ({day})" if day else "" for day in (prose_day, code_day)]
     tail = "; the text is the newer of the two and may say what is meant to be" if newer else ""
     return (
-        f"They disagree: {prose.path}:{prose.line}{days[0]} says `{_last(prose.name)}` is {prose.value}, "
-        f"{code.path}:{code.line}{days[1]} says {code.value}. The code counts{tail}."
+        f"Text and code disagree: {prose.path}:{prose.line}{days[0]} says `{_last(prose.name)}` is {prose.value} "
+        f"[{prose.number}], {code.path}:{code.line}{days[1]} says {code.value} [{code.number}]. The code counts{tail}."
     )
 
 

@@ -20,13 +20,14 @@ _WORD = re.compile(r"[A-Za-z_$][\w$]*")
 class Groundedness:
     """What an answer says and how much of it was found.
 
-    Names and code lines count as found when a passage holds them; `unknown` are names that stand neither in a passage
-    nor anywhere in the index. A sentence counts as cited when it marks a passage that was checked and that holds a name
+    Names and code lines count as found when a passage holds them; `known_names` stand elsewhere in the index, `unknown`
+    nowhere. A sentence counts as cited when it marks a passage that was checked and that holds a name
     or word of it. `repeated`: sentences that were said before.
     """
 
     names: int
     found_names: int
+    known_names: int
     code_lines: int
     found_code_lines: int
     sentences: int
@@ -55,18 +56,20 @@ def measure(
     texts = [_text_of(passage) for passage in passages]
     words = {word for text in texts for word in _WORD.findall(text)}
     found = [name for name in names if _stands_in(name, words, texts)]
+    unknown = tuple(name for name in names if name not in found and not knows(name))
     lines = {" ".join(line.split()) for text in texts for line in text.splitlines()}
     code = [" ".join(line.split()) for line in claims.code_lines]
     cited = [s for s in claims.sentences if any(n in verified and _backs(texts[n - 1], s) for n in s.markers)]
     return Groundedness(
         names=len(names),
         found_names=len(found),
+        known_names=len(names) - len(found) - len(unknown),
         code_lines=len(code),
         found_code_lines=sum(line in lines for line in code),
         sentences=len(claims.sentences),
         cited_sentences=len(cited),
         repeated=_repeated(claims),
-        unknown=tuple(name for name in names if name not in found and not knows(name)),
+        unknown=unknown,
     )
 
 

@@ -52,10 +52,10 @@ def test_what_agrees_or_speaks_of_something_else_is_left_alone(prose, code, both
 def test_it_is_said_with_both_places_and_days_and_the_code_counts(both):
     [one] = disagreements(both("The `timeout` defaults to 30.", "timeout = 60\n"))
     assert say_disagreement(one) == (
-        "They disagree: docs/net.md:10 says `timeout` is 30, src/net.py:3 says 60. The code counts."
+        "Text and code disagree: docs/net.md:10 says `timeout` is 30 [1], src/net.py:3 says 60 [2]. The code counts."
     )
     assert say_disagreement(one, "2026-01-02", "2026-05-06") == (
-        "They disagree: docs/net.md:10 (2026-01-02) says `timeout` is 30, src/net.py:3 (2026-05-06) says 60. "
-        "The code counts."
+        "Text and code disagree: docs/net.md:10 (2026-01-02) says `timeout` is 30 [1], "
+        "src/net.py:3 (2026-05-06) says 60 [2]. The code counts."
     )
     assert "the text is the newer" in say_disagreement(one, "2026-05-06", "2026-01-02")
