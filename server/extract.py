@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from math import log
 
@@ -120,13 +120,16 @@ def _quote(number: int, passage: Passage, asked: _Asked) -> Quote:
         return Quote(number, passage, passage.symbol, (), 0.0)
     head = _enclosing(lines, best)
     chosen = set(_statement(lines, head, _MOST_HEAD_LINES)) if head is not None else set()
+    # The line that defines what is asked about has all the words; what answers stands below it.
+    below = [scores[n] for n, line in enumerate(lines) if not _defines(line, asked.names)]
+    bar = (max(below, default=0.0) or scores[best]) / 2
     for index in sorted(range(len(lines)), key=lambda n: (-scores[n], n)):
-        if scores[index] < scores[best] / 2 or len(chosen) >= _MOST_LINES:
+        if scores[index] < bar or len(chosen) >= _MOST_LINES:
             break
         above = _enclosing(lines, index)
         chosen |= set(_statement(lines, above, _MOST_HEAD_LINES)) if above is not None else set()
         chosen |= set(_statement(lines, _begin(lines, index), _MOST_STATEMENT_LINES))
-    total = sum(sorted((scores[n] for n in chosen), reverse=True)[:3]) + _named(passage, asked)
+    total = sum(sorted((scores[n] for n in chosen), reverse=True)[:3]) + _named(passage, lines, asked)
     if asked.error and not any(map(_RAISES.search, lines)):
         total *= _WITHOUT_RAISE
     score = total / (1 + _RANK_DECAY * (number - 1))
@@ -136,9 +139,6 @@ def _quote(number: int, passage: Passage, asked: _Asked) -> Quote:
 def _score(line: str, asked: _Asked) -> float:
     """What a line is worth as an answer: the rarity of the asked words that it has, more for the kind asked for."""
     score = sum(asked.weights.get(token, 0.0) for token in set(tokens(line)))
-    definition = _DEFINITION.match(line)
-    if definition and definition[1] in asked.names:
-        score += 3.0
     assigned = set(_ASSIGNED.findall(line))
     if asked.value and assigned:
         score += 3.0 if asked.names & assigned else 1.0 if score else 0.0
@@ -149,10 +149,15 @@ def _score(line: str, asked: _Asked) -> float:
     return score
 
 
-def _named(passage: Passage, asked: _Asked) -> float:
-    """A passage that is of what the question names: its symbol, or its file."""
+def _named(passage: Passage, lines: Sequence[str], asked: _Asked) -> float:
+    """What a passage is worth for being of what the question names: its symbol, its file, or what it defines."""
     parts = set(passage.symbol.split(".")) | {passage.path.rsplit("/", 1)[-1]}
-    return 2.0 * len(parts & asked.names)
+    return 2.0 * len(parts & asked.names) + 3.0 * any(_defines(line, asked.names) for line in lines)
+
+
+def _defines(line: str, names: Collection[str]) -> bool:
+    match = _DEFINITION.match(line)
+    return bool(match) and match[1] in names
 
 
 def _enclosing(lines: Sequence[str], index: int) -> int | None:

@@ -22,6 +22,8 @@ _ASKING = frozenset(
     (
         "please thanks thank hello explain describe show tell give find list help summarize summary overview purpose "
         "repository repo project codebase program work works working start starts begin main thing things mean means "
+        "function functions method methods class classes module default defaults value exception error raise raises "
+        "raised defined defines implemented implements declared holds contains called calls returns returned "
         "happen happens detail details example understand know need want look there here about also kind sort many much"
     ).split()
 )

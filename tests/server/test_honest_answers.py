@@ -156,7 +156,7 @@ async def test_an_explained_answer_says_all_that_the_model_read_and_wrote(ask):
     explained = (await ask(INVENTED, code_first=True, wish=Wish(explain=True))).explanation
     assert "raise MissingPath" in explained.prompt[-1].content
     assert (explained.written, explained.scores) == (INVENTED, (1.0,))
-    assert explained.support == pytest.approx(0.727, abs=0.001)
+    assert explained.support == 1.0
     assert explained.groundedness.unknown == ()
 
 
