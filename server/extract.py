@@ -10,6 +10,7 @@ from math import log
 
 from indexer.search import Passage
 from indexer.tokens import STOPWORDS, tokens, word_tokens
+from server.prompt import visible
 
 MOST_PASSAGES = 3
 _MOST_LINES = 12  # of one passage; the last statement that is taken may go over it
@@ -80,13 +81,18 @@ def write_extract(quotes: Sequence[Quote]) -> str:
 
 
 def _write_quote(quote: Quote) -> str:
-    what = f"`{quote.symbol}` in " if quote.symbol else ""
+    what = f"{_ticked(quote.symbol)} in " if quote.symbol else ""
     where = ", ".join(str(first) if first == last else f"{first}-{last}" for first, last in quote.spans)
     lines = "line" if len(quote.spans) == 1 and quote.spans[0][0] == quote.spans[0][1] else "lines"
-    code = "\n".join(quote.lines)
+    code = visible("\n".join(quote.lines))
     fence = "`" * max([3, *(len(ticks) + 1 for ticks in re.findall(r"`{3,}", code))])
     block = f"{fence}{quote.passage.language}\n{code}\n{fence}"
-    return f"{what}`{quote.passage.path}`, {lines} {where} [{quote.number}]:\n\n{block}"
+    return f"{what}{_ticked(quote.passage.path)}, {lines} {where} [{quote.number}]:\n\n{block}"
+
+
+def _ticked(name: str) -> str:
+    """`name` as Markdown code, whatever a file is called."""
+    return f"`{visible(name).replace('`', chr(39))}`"
 
 
 def _read(question: str, passages: Sequence[Passage]) -> _Asked:

@@ -85,6 +85,11 @@ def test_a_block_with_a_fence_in_it_is_fenced_longer(passage):
     assert text.endswith("\n````")
 
 
+def test_what_a_reader_cannot_see_is_not_quoted_and_a_path_ends_no_code(passage):
+    text = write_extract(extract("What is TIMEOUT_S?", [passage("a`b.py", "TIMEOUT_S = 3\u202e0\u200b\n")]))
+    assert text == "`run` in `a'b.py`, line 1 [1]:\n\n```python\nTIMEOUT_S = 30\n```"
+
+
 @given(st.text(alphabet="ab_=(){}\n\r\t é🙂#:", max_size=80), st.text(alphabet="ab_ é🙂?", max_size=20))
 def test_whatever_the_text_quotes_are_lines_of_it(text, question):
     lines = text.splitlines()
