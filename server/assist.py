@@ -20,7 +20,7 @@ from server.doors import Doors
 from server.engine import EngineError
 from server.extract import Quote, extract, write_extract
 from server.generation import Finish, GenerationError, Model, Sampling
-from server.grounding import Groundedness, measure
+from server.grounding import Groundedness, Sources, measure
 from server.prompt import Prompt, Question, Turn, render_prompt
 from server.redact import Redactor
 from server.retrieval import Found, retrieve, search_text
@@ -280,7 +280,7 @@ async def _measure(course: _Course, text: str) -> Groundedness:
 
     def look() -> Groundedness:
         verified = [n for n in cited(text, passages) if doors.still_there(passages[n - 1])]
-        return measure(text, course.question.text, passages, verified, knows)
+        return measure(text, course.question.text, Sources(passages, course.quotes, verified, knows))
 
     return await asyncio.to_thread(look)
 

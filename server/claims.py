@@ -16,6 +16,10 @@ _IN_TICKS = re.compile(r"`([^`\n]{1,200})`")
 _PATH = re.compile(r"(?<![\w/.])(?:[\w@.+-]+/)*[\w@+-]+\.[A-Za-z]\w{0,9}\b(?!\()|(?<![\w/.])(?:[\w@.+-]+/)+[\w@.+-]+")
 _OPTION = re.compile(r"(?<![\w-])--[a-z][\w-]+")
 _NAME = re.compile(r"[A-Za-z_$][\w$]*(?:(?:\.|::|#|->)[A-Za-z_$][\w$]*)*")
+_LITERAL = re.compile(
+    r"(?<![\w.\-])(?:\d[\d_.]*\d|\d)(?![\w.]*\w)"
+    r"|`(?:[Tt]rue|[Ff]alse|None|null|b?'[^'`\n]*'|b?\"[^\"`\n]*\")`"
+)
 _CODE_LIKE = re.compile(r"[a-z\d][A-Z]|_|\w\.\w|::|#|->")
 _ABBREVIATION = re.compile(r"^(?:e\.g|i\.e|etc|vs|cf|a\.k\.a)\b", re.IGNORECASE)
 _LITERALS = frozenset("true false none null nil self this args kwargs int str bytes bool float dict list".split())
@@ -23,11 +27,13 @@ _LITERALS = frozenset("true false none null nil self this args kwargs int str by
 
 @dataclass(frozen=True, slots=True)
 class Sentence:
-    """One statement outside the code blocks: `markers` are the passages it cites, `names` what it names."""
+    """One statement outside the code blocks: `markers` are the passages it cites, `names` what it names, `literals`
+    the numbers in it and the constants and strings that it marks as code."""
 
     text: str
     markers: tuple[int, ...]
     names: tuple[str, ...]
+    literals: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +61,13 @@ def _sentences(prose: str) -> Iterator[Sentence]:
         text = _BULLET.sub("", part).strip()
         if text.endswith(":") or not re.search(r"[^\W\d]", _MARKER.sub("", text)):
             continue  # what only leads to the next line says nothing itself
-        yield Sentence(text, tuple(int(match[1]) for match in _MARKER.finditer(text)), tuple(names_of(text)))
+        markers = tuple(int(match[1]) for match in _MARKER.finditer(text))
+        yield Sentence(text, markers, tuple(names_of(text)), tuple(literals_of(_MARKER.sub("", text))))
+
+
+def literals_of(text: str) -> list[str]:
+    """The values that a sentence gives, each once, in order: `30`, `True`, 'a string'."""
+    return list(dict.fromkeys(match.strip("`") for match in _LITERAL.findall(text)))
 
 
 def names_of(text: str) -> list[str]:
