@@ -18,6 +18,7 @@ from indexer.git import count_dirty_files, head_commit
 from indexer.lexical import LexicalDamaged
 from indexer.lines import cut_lines
 from indexer.lock import IndexUnavailable, own_folder
+from indexer.named import find_named, is_known
 from indexer.opening import (
     close_parts,
     index_folder,
@@ -241,6 +242,16 @@ class Index:
         """Is `name` defined in the tree? The last component of a dotted name is enough."""
         with translated_errors(self._parts.workspace):
             return self._parts.catalogue.has_symbol(name)
+
+    def find_named(self, text: str, overlays: Mapping[str, str] | None = None) -> list[Passage]:
+        """The passages of the files and symbols that `text` names outright, verified: a few of each."""
+        with translated_errors(self._parts.workspace):
+            return find_named(text, self._parts, overlays or {})
+
+    def knows(self, name: str) -> bool:
+        """Does this name of a file, symbol or option stand anywhere in the index?"""
+        with translated_errors(self._parts.workspace):
+            return is_known(name, self._parts)
 
     def explain(self, path: str) -> str:
         """One line: why the file at `path` is, or is not, in the index."""

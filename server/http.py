@@ -58,6 +58,7 @@ class AskBody(BaseModel):
     overlays: dict[str, str] = Field(default_factory=dict, max_length=50, description="other unsaved files: path, text")
     adapter: str | None = Field(None, description='a kept version, "none" for the bare base model')
     max_tokens: int | None = Field(None, ge=1, description="longest answer; tokens")
+    explain: bool = Field(False, description="add the whole prompt, what the model wrote, scores and groundedness")
 
 
 def make_app(backend: Backend, token: str) -> FastAPI:
@@ -197,7 +198,7 @@ def _read_ask(body: AskBody, backend: Backend) -> tuple[Question, Wish]:
     question = Question(body.question, body.path, body.buffer, body.selection, turns, overlays=overlays)
     passages = settings.passages if body.k is None else body.k
     sampling = Sampling(body.max_tokens or settings.max_tokens, settings.temperature)
-    return question, Wish(body.retrieval, passages, body.adapter, sampling)
+    return question, Wish(body.retrieval, passages, body.adapter, sampling, explain=body.explain)
 
 
 async def _ask_events(events: AsyncGenerator[AnswerEvent]) -> AsyncGenerator[bytes]:

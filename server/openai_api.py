@@ -57,6 +57,7 @@ class Extension(BaseModel):
     k: int | None = Field(None, ge=0, le=50)
     path: str | None = Field(None, max_length=4096)
     buffer: str | None = None
+    explain: bool = False
 
 
 class StreamOptions(BaseModel):
@@ -99,7 +100,8 @@ def read_chat(request: ChatRequest, base_model: str, settings: ServerSettings) -
     question = Question(text, extension.path, extension.buffer, conversation=turns, instructions=instructions)
     passages = settings.passages if extension.k is None else extension.k
     adapter = {MODEL_IN_SERVICE: None, base_model: "none"}.get(request.model, request.model)
-    return question, Wish(extension.retrieval, passages, adapter, _sampling(request, settings))
+    wish = Wish(extension.retrieval, passages, adapter, _sampling(request, settings), explain=extension.explain)
+    return question, wish
 
 
 def _sampling(request: ChatRequest, settings: ServerSettings) -> Sampling:
@@ -173,9 +175,8 @@ def _annotations(done: Done) -> list[Json]:
 
 
 def _extension(done: Done) -> Json:
-    kept = ("passages", "citations", "freshness", "adapter", "base_model", "notices", "timings_ms")
     whole = done_json(done)
-    return {name: whole[name] for name in kept}
+    return {name: value for name, value in whole.items() if name != "answer"}
 
 
 def _data(body: Json) -> bytes:

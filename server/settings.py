@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 from pydantic import Field
 from pydantic_settings import SettingsConfigDict
 
 from indexer.settings import SectionSettings
+from server.grounding import MIN_GROUNDEDNESS
 
 
 class ServerSettings(SectionSettings):
@@ -37,5 +38,11 @@ class ServerSettings(SectionSettings):
     passages: int = Field(8, ge=0, le=50, description="passages searched for a question")
     max_tokens: int = Field(384, ge=1, description="longest completion when the request does not say; tokens")
     temperature: float = Field(0.0, ge=0, le=2, description="sampling temperature when the request does not say")
+    code_first: Literal["auto", "always", "never"] = Field(
+        "auto", description="quote the code before the model's words; auto: for base models below 1 billion parameters"
+    )
+    min_groundedness: float = Field(
+        MIN_GROUNDEDNESS, ge=0, le=1, description="below this share of found claims the model's words never stand alone"
+    )
     queue: int = Field(32, ge=1, description="questions in work or waiting at once; beyond it the answer is 429")
     body_bytes: int = Field(1 << 20, gt=0, description="longest request body; bytes")

@@ -32,4 +32,6 @@ def done_json(done: Done) -> Json:
         "base_model": done.base_model,
         "notices": list(done.notices),
         "timings_ms": dict(done.timings_ms),
+        "groundedness": done.groundedness,
+        **({"explanation": asdict(done.explanation)} if done.explanation else {}),
     }

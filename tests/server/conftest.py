@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from hashlib import sha256
 
 import pytest
@@ -51,8 +51,13 @@ class ScriptedModel:
 
 
 def make_doors(
-    model: ScriptedModel | Exception, passages: Sequence[Passage] | Exception = (), is_there: bool = True
+    model: ScriptedModel | Exception,
+    passages: Sequence[Passage] | Exception = (),
+    is_there: bool = True,
+    **more: object,
 ) -> Doors:
+    """The doors to `model` and to `passages`; `more` are fields of `Doors`."""
+
     async def search(query: str, k: int, overlays: object) -> Sequence[Passage]:
         if isinstance(passages, Exception):
             raise passages
@@ -67,7 +72,7 @@ def make_doors(
             raise model
         yield model
 
-    return Doors(search, lambda _: is_there, freshness, borrow)
+    return replace(Doors(search, lambda _: is_there, freshness, borrow), **more)
 
 
 @pytest.fixture

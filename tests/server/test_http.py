@@ -59,6 +59,7 @@ async def test_ask_gives_the_whole_answer_as_json(client):
     assert body["passages"][0]["index"] == 1
     assert body["freshness"]["commit"] == "c0ffee"
     assert (body["adapter"], body["base_model"], body["notices"]) == ("2026-01-01-0000-abc", "scripted", [])
+    assert (body["groundedness"], "explanation" in body) == (1.0, False)
 
 
 async def test_ask_streams_its_pieces_then_the_whole_answer(client):
@@ -66,7 +67,8 @@ async def test_ask_streams_its_pieces_then_the_whole_answer(client):
         response = await http.post("/ask", json={"question": "where?"}, headers={"Accept": "text/event-stream"})
     blocks = [block.split("\n") for block in response.text.strip().split("\n\n")]
     events = [(name.removeprefix("event: "), json.loads(data.removeprefix("data: "))) for name, data in blocks]
-    assert [name for name, _ in events] == ["text", "text", "done"]
+    assert [name for name, _ in events[:-1]] == ["text"] * (len(events) - 1)
+    assert (len(events) > 2, events[-1][0]) == (True, "done")
     assert "".join(data["delta"] for name, data in events if name == "text") == events[-1][1]["answer"]
 
 
@@ -86,6 +88,22 @@ async def test_the_openai_client_reads_answers_and_streams(client):
     assert "".join(c.choices[0].delta.content or "" for c in chunks if c.choices) == "It is in run [1]."
     assert chunks[-1].usage.total_tokens == 12
     assert any("passages" in (c.model_extra.get("nightschool") or {}) for c in chunks)
+
+
+async def test_every_door_explains_an_answer_when_asked(client):
+    async with client() as http:
+        asked = (await http.post("/ask", json={"question": "where?", "explain": True})).json()
+        whole = await openai_client(http).chat.completions.create(
+            model="nightschool",
+            messages=[{"role": "user", "content": "where?"}],
+            extra_body={"nightschool": {"explain": True}},
+        )
+    explanation = asked["explanation"]
+    assert whole.model_extra["nightschool"]["explanation"] == explanation
+    assert whole.model_extra["nightschool"]["groundedness"] == asked["groundedness"] == 1.0
+    assert [turn["role"] for turn in explanation["prompt"]] == ["system", "user"]
+    assert "def run():" in explanation["prompt"][-1]["content"]
+    assert (explanation["written"], explanation["scores"]) == ("It is in run [1].", [1.0])
 
 
 async def test_a_failure_in_the_middle_is_an_error_event_and_never_done(client, scripted):
