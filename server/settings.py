@@ -39,3 +39,4 @@ class ServerSettings(SectionSettings):
     temperature: float = Field(0.0, ge=0, le=2, description="sampling temperature when the request does not say")
     queue: int = Field(32, ge=1, description="questions in work or waiting at once; beyond it the answer is 429")
     body_bytes: int = Field(1 << 20, gt=0, description="longest request body; bytes")
+    log_json: bool = Field(False, description="log one JSON object a line instead of text")
