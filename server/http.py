@@ -8,6 +8,7 @@ import time
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing, suppress
 from dataclasses import asdict
+from functools import partial
 from typing import Annotated, Any
 
 from fastapi import FastAPI, Query, Request
@@ -23,18 +24,22 @@ from server.assist import AnswerEvent, Done, Notice, Text, Wish, answer
 from server.auth import Gate
 from server.backend import Backend
 from server.engine import EngineError
+from server.feedback import Feedback, FeedbackError, UnknownAnswer
+from server.feedback_api import FeedbackBody, written_down
 from server.fim_api import CompletionRequest, read_completion, text_completion_json
 from server.generation import Finish, GenerationError, Sampling
 from server.leaving import ClientLeft, unless_left
 from server.logs import RequestLog
 from server.metrics import CONTENT_TYPE, Metrics
 from server.openai_api import (
+    CHAT_ID_PREFIX,
     MODEL_IN_SERVICE,
     ChatRequest,
     RequestRefused,
     completion_json,
     completion_stream,
     error_json,
+    new_id,
     read_chat,
 )
 from server.prompt import Question, Turn
@@ -117,6 +122,7 @@ def _add_state_routes(app: FastAPI, backend: Backend, metrics: Metrics) -> None:
         body |= {"adapter": backend.serving.adapter, "base_model": backend.serving.base_model.name}
         body["index"] = {"reason": backend.keeper.reason}
         body["accepts"] = ["overlays"]
+        body["feedback"] = backend.settings.feedback
         body["fim"] = backend.serving.base_model.fim is not None
         return JSONResponse(body, 503 if missing else 200)
 
@@ -154,21 +160,40 @@ def _add_state_routes(app: FastAPI, backend: Backend, metrics: Metrics) -> None:
 
 
 def _add_answer_routes(app: FastAPI, backend: Backend, queue: _Queue, metrics: Metrics) -> None:
+    feedback = Feedback(backend.workspace)
+
+    def begin(question: Question, wish: Wish, answer_id: str, door: str) -> AsyncGenerator[AnswerEvent]:
+        events = answer(question, wish, backend.doors)
+        if backend.settings.feedback:
+            events = written_down(events, feedback, answer_id, question)
+        return queue.held(metrics.observed(events, door))
+
+    @app.post("/feedback", status_code=204, summary="What became of an answer: kept or not, edited")
+    async def note_feedback(body: FeedbackBody) -> None:
+        if not backend.settings.feedback:
+            raise HTTPException(403, "nothing is written down here: set [server] feedback = true, then ask again")
+        answer_id = body.id.removeprefix(CHAT_ID_PREFIX)
+        await asyncio.to_thread(feedback.note_verdict, answer_id, body.kept, body.edited)
+
     @app.post("/ask", summary="A grounded answer, as JSON or as server-sent events")
     async def ask(body: AskBody, request: Request) -> Response:
-        events = queue.held(metrics.observed(answer(*_read_ask(body, backend), backend.doors), "ask"))
+        question, wish = _read_ask(body, backend)
+        answer_id = new_id()
+        events = begin(question, wish, answer_id, "ask")
         if "text/event-stream" in request.headers.get("accept", ""):
-            return await _streaming(request, events, _ask_events)
-        return JSONResponse(done_json(await unless_left(request, _last(events))))
+            return await _streaming(request, events, lambda events: _ask_events(events, answer_id))
+        return JSONResponse({"id": answer_id, **done_json(await unless_left(request, _last(events)))})
 
     @app.post("/v1/chat/completions", summary="OpenAI's chat completions, with retrieval inside")
     async def chat(body: ChatRequest, request: Request) -> Response:
         question, wish = read_chat(body, backend.serving.base_model.name, backend.settings)
-        events = queue.held(metrics.observed(answer(question, wish, backend.doors), "chat"))
+        answer_id = new_id()
+        events = begin(question, wish, answer_id, "chat")
         if body.stream:
             usage = body.stream_options is not None and body.stream_options.include_usage
-            return await _streaming(request, events, lambda events: completion_stream(events, body.model, usage))
-        return JSONResponse(completion_json(await unless_left(request, _last(events)), body.model))
+            shape = partial(completion_stream, answer_id=answer_id, model=body.model, usage=usage)
+            return await _streaming(request, events, shape)
+        return JSONResponse(completion_json(await unless_left(request, _last(events)), answer_id, body.model))
 
     @app.post("/v1/completions", summary="Fill in the middle, for editors")
     async def completions(body: CompletionRequest, request: Request) -> Json:
@@ -224,7 +249,7 @@ def _read_ask(body: AskBody, backend: Backend) -> tuple[Question, Wish]:
     return question, Wish(body.retrieval, passages, body.adapter, sampling)
 
 
-async def _ask_events(events: AsyncGenerator[AnswerEvent]) -> AsyncGenerator[bytes]:
+async def _ask_events(events: AsyncGenerator[AnswerEvent], answer_id: str) -> AsyncGenerator[bytes]:
     try:
         async for event in events:
             match event:
@@ -233,7 +258,7 @@ async def _ask_events(events: AsyncGenerator[AnswerEvent]) -> AsyncGenerator[byt
                 case Text(delta):
                     yield _sse("text", {"delta": delta})
                 case Done() as done:
-                    yield _sse("done", done_json(done))
+                    yield _sse("done", {"id": answer_id, **done_json(done)})
     except (GenerationError, ValueError) as error:
         yield _sse("error", {"message": str(error)})
 
@@ -299,6 +324,10 @@ def _add_errors(app: FastAPI) -> None:
     async def bad_adapter(_: Request, error: AdapterError) -> JSONResponse:
         return said(409, str(error))
 
+    @app.exception_handler(UnknownAnswer)
+    async def unknown_answer(_: Request, error: UnknownAnswer) -> JSONResponse:
+        return said(404, str(error), param="id")
+
     @app.exception_handler(HTTPException)
     async def http_error(_: Request, error: HTTPException) -> JSONResponse:
         response = said(error.status_code, str(error.detail))
@@ -314,6 +343,7 @@ def _add_errors(app: FastAPI) -> None:
         return Response(status_code=499)  # nginx's word for it; nobody reads this
 
     @app.exception_handler(EngineError)
+    @app.exception_handler(FeedbackError)
     @app.exception_handler(IndexUnavailable)
     @app.exception_handler(GenerationError)
     async def down(_: Request, error: Exception) -> JSONResponse:
