@@ -15,6 +15,7 @@ import typer
 
 from indexer.workspace import Workspace, find_workspace
 from server.adapter_commands import adapters_app, loss_line
+from server.feedback_commands import feedback_app
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -47,6 +48,7 @@ app = typer.Typer(
     no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="markdown"
 )
 app.add_typer(adapters_app, name="adapters")
+app.add_typer(feedback_app, name="feedback")
 
 WorkspaceOption = Annotated[
     Path | None,

@@ -6,8 +6,9 @@ import asyncio
 import json
 import time
 from collections.abc import AsyncGenerator, Mapping
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from dataclasses import asdict
+from functools import partial
 from typing import Annotated, Any
 
 from fastapi import FastAPI, Query, Request
@@ -23,15 +24,22 @@ from server.assist import AnswerEvent, Done, Notice, Text, Wish, answer
 from server.auth import Gate
 from server.backend import Backend
 from server.engine import EngineError
+from server.feedback import Feedback, FeedbackError, UnknownAnswer
+from server.feedback_api import FeedbackBody, written_down
 from server.fim_api import CompletionRequest, read_completion, text_completion_json
-from server.generation import GenerationError, Sampling
+from server.generation import Finish, GenerationError, Sampling
+from server.leaving import ClientLeft, unless_left
+from server.logs import RequestLog
+from server.metrics import CONTENT_TYPE, Metrics
 from server.openai_api import (
+    CHAT_ID_PREFIX,
     MODEL_IN_SERVICE,
     ChatRequest,
     RequestRefused,
     completion_json,
     completion_stream,
     error_json,
+    new_id,
     read_chat,
 )
 from server.prompt import Question, Turn
@@ -65,11 +73,13 @@ def make_app(backend: Backend, token: str) -> FastAPI:
     """The whole HTTP application over an open backend."""
     # No /docs: FastAPI's page loads its scripts from outside the machine.
     app = FastAPI(title="nightschool", docs_url=None, redoc_url=None)
+    metrics = Metrics()
     app.add_middleware(Gate, token=token, body_bytes=backend.settings.body_bytes)
+    app.add_middleware(RequestLog, note=metrics.note_request)
     _add_errors(app)
-    _add_state_routes(app, backend)
+    _add_state_routes(app, backend, metrics)
     app.state.queue = _Queue(backend.settings.queue)
-    _add_answer_routes(app, backend, app.state.queue)
+    _add_answer_routes(app, backend, app.state.queue, metrics)
     _add_adapter_routes(app, backend)
     return app
 
@@ -87,13 +97,15 @@ class _Queue:
             raise HTTPException(429, f"{self._most} questions are waiting already", {"Retry-After": "5"})
         self._held += 1
         try:
-            async for event in events:
-                yield event
+            # Closed with us: a reader that leaves must stop the model now, not when the collector comes by.
+            async with aclosing(events):
+                async for event in events:
+                    yield event
         finally:
             self._held -= 1
 
 
-def _add_state_routes(app: FastAPI, backend: Backend) -> None:
+def _add_state_routes(app: FastAPI, backend: Backend, metrics: Metrics) -> None:
     @app.get("/healthz", summary="Alive")
     async def healthz() -> Json:
         return {"ok": True}
@@ -111,6 +123,7 @@ def _add_state_routes(app: FastAPI, backend: Backend) -> None:
         body |= {"adapter": backend.serving.adapter, "base_model": backend.serving.base_model.name}
         body["index"] = {"reason": backend.keeper.reason}
         body["accepts"] = ["overlays"]
+        body["feedback"] = backend.settings.feedback
         body["fim"] = backend.serving.base_model.fim is not None
         return JSONResponse(body, 503 if missing else 200)
 
@@ -124,7 +137,19 @@ def _add_state_routes(app: FastAPI, backend: Backend) -> None:
     ) -> Json:
         started = time.perf_counter()
         passages = await backend.doors.search(q, k, {})
-        return search_json(q, (time.perf_counter() - started) * 1000, passages)
+        seconds = time.perf_counter() - started
+        metrics.note_search(seconds)
+        return search_json(q, seconds * 1000, passages)
+
+    @app.get("/metrics", summary="For Prometheus")
+    async def tell_metrics() -> Response:
+        metrics.note_limit(backend.settings.queue)
+        serving = backend.serving
+        metrics.note_engine(serving.state.name, serving.adapter, serving.base_model.name)
+        with suppress(IndexUnavailable):  # what it said last stands; /readyz says why
+            metrics.note_index(await backend.doors.freshness())
+        await asyncio.to_thread(metrics.note_nights, backend.workspace.state / "nights")
+        return Response(metrics.render(), media_type=CONTENT_TYPE)
 
     @app.post("/index", summary="Bring the index up to the working tree now")
     async def index() -> Json:
@@ -135,29 +160,53 @@ def _add_state_routes(app: FastAPI, backend: Backend) -> None:
         return {"path": path, "why": await asyncio.to_thread(backend.keeper.index.explain, path)}
 
 
-def _add_answer_routes(app: FastAPI, backend: Backend, queue: _Queue) -> None:
+def _add_answer_routes(app: FastAPI, backend: Backend, queue: _Queue, metrics: Metrics) -> None:
+    feedback = Feedback(backend.workspace)
+
+    def begin(question: Question, wish: Wish, answer_id: str, door: str) -> AsyncGenerator[AnswerEvent]:
+        events = answer(question, wish, backend.doors)
+        if backend.settings.feedback:
+            events = written_down(events, feedback, answer_id, question)
+        return queue.held(metrics.observed(events, door))
+
+    @app.post("/feedback", status_code=204, summary="What became of an answer: kept or not, edited")
+    async def note_feedback(body: FeedbackBody) -> None:
+        if not backend.settings.feedback:
+            raise HTTPException(403, "nothing is written down here: set [server] feedback = true, then ask again")
+        answer_id = body.id.removeprefix(CHAT_ID_PREFIX)
+        await asyncio.to_thread(feedback.note_verdict, answer_id, body.kept, body.edited)
+
     @app.post("/ask", summary="A grounded answer, as JSON or as server-sent events")
     async def ask(body: AskBody, request: Request) -> Response:
-        events = queue.held(answer(*_read_ask(body, backend), backend.doors))
+        question, wish = _read_ask(body, backend)
+        answer_id = new_id()
+        events = begin(question, wish, answer_id, "ask")
         if "text/event-stream" in request.headers.get("accept", ""):
-            return await _streaming(events, _ask_events)
-        return JSONResponse(done_json(await _last(events)))
+            return await _streaming(request, events, lambda events: _ask_events(events, answer_id))
+        return JSONResponse({"id": answer_id, **done_json(await unless_left(request, _last(events)))})
 
     @app.post("/v1/chat/completions", summary="OpenAI's chat completions, with retrieval inside")
-    async def chat(body: ChatRequest) -> Response:
+    async def chat(body: ChatRequest, request: Request) -> Response:
         question, wish = read_chat(body, backend.serving.base_model.name, backend.settings)
-        events = queue.held(answer(question, wish, backend.doors))
+        answer_id = new_id()
+        events = begin(question, wish, answer_id, "chat")
         if body.stream:
             usage = body.stream_options is not None and body.stream_options.include_usage
-            return await _streaming(events, lambda events: completion_stream(events, body.model, usage))
-        return JSONResponse(completion_json(await _last(events), body.model))
+            shape = partial(completion_stream, answer_id=answer_id, model=body.model, usage=usage)
+            return await _streaming(request, events, shape)
+        return JSONResponse(completion_json(await unless_left(request, _last(events)), answer_id, body.model))
 
     @app.post("/v1/completions", summary="Fill in the middle, for editors")
-    async def completions(body: CompletionRequest) -> Json:
+    async def completions(body: CompletionRequest, request: Request) -> Json:
         prompt, sampling = read_completion(body, backend.serving.base_model, backend.settings)
-        async with backend.serving.borrow() as engine:
-            pieces = [piece async for piece in engine.complete(prompt, sampling)]
-        return text_completion_json(pieces, body.model)
+
+        async def complete() -> list[str | Finish]:
+            async with backend.serving.borrow() as engine, aclosing(engine.complete(prompt, sampling)) as pieces:
+                return [piece async for piece in pieces]
+
+        whole = text_completion_json(await unless_left(request, complete()), body.model)
+        metrics.note_tokens(whole["usage"]["prompt_tokens"], whole["usage"]["completion_tokens"])
+        return whole
 
     @app.get("/v1/models", summary="The adapter in service, the kept versions, the base model")
     async def models() -> Json:
@@ -201,7 +250,7 @@ def _read_ask(body: AskBody, backend: Backend) -> tuple[Question, Wish]:
     return question, Wish(body.retrieval, passages, body.adapter, sampling, explain=body.explain)
 
 
-async def _ask_events(events: AsyncGenerator[AnswerEvent]) -> AsyncGenerator[bytes]:
+async def _ask_events(events: AsyncGenerator[AnswerEvent], answer_id: str) -> AsyncGenerator[bytes]:
     try:
         async for event in events:
             match event:
@@ -210,14 +259,14 @@ async def _ask_events(events: AsyncGenerator[AnswerEvent]) -> AsyncGenerator[byt
                 case Text(delta):
                     yield _sse("text", {"delta": delta})
                 case Done() as done:
-                    yield _sse("done", done_json(done))
+                    yield _sse("done", {"id": answer_id, **done_json(done)})
     except (GenerationError, ValueError) as error:
         yield _sse("error", {"message": str(error)})
 
 
-async def _streaming(events: AsyncGenerator[AnswerEvent], shape: Any) -> StreamingResponse:
+async def _streaming(request: Request, events: AsyncGenerator[AnswerEvent], shape: Any) -> StreamingResponse:
     """A stream whose first event has come: what fails before it is an error status, not a broken stream."""
-    first = await anext(aiter(events))
+    first = await unless_left(request, _first(events))
 
     async def all_events() -> AsyncGenerator[AnswerEvent]:
         # Closed from outside when the reader leaves, which must stop the engine's work at once.
@@ -234,10 +283,15 @@ async def _streaming(events: AsyncGenerator[AnswerEvent], shape: Any) -> Streami
     return StreamingResponse(lines(), media_type="text/event-stream", headers={"Cache-Control": "no-store"})
 
 
+async def _first(events: AsyncGenerator[AnswerEvent]) -> AnswerEvent:
+    return await anext(events)
+
+
 async def _last(events: AsyncGenerator[AnswerEvent]) -> Done:
     done: Done | None = None
-    async for event in events:
-        done = event if isinstance(event, Done) else done
+    async with aclosing(events):
+        async for event in events:
+            done = event if isinstance(event, Done) else done
     assert done is not None
     return done
 
@@ -271,6 +325,10 @@ def _add_errors(app: FastAPI) -> None:
     async def bad_adapter(_: Request, error: AdapterError) -> JSONResponse:
         return said(409, str(error))
 
+    @app.exception_handler(UnknownAnswer)
+    async def unknown_answer(_: Request, error: UnknownAnswer) -> JSONResponse:
+        return said(404, str(error), param="id")
+
     @app.exception_handler(HTTPException)
     async def http_error(_: Request, error: HTTPException) -> JSONResponse:
         response = said(error.status_code, str(error.detail))
@@ -281,7 +339,12 @@ def _add_errors(app: FastAPI) -> None:
     async def too_long(_: Request, error: ValueError) -> JSONResponse:
         return said(400, str(error))
 
+    @app.exception_handler(ClientLeft)
+    async def left(_: Request, error: ClientLeft) -> Response:
+        return Response(status_code=499)  # nginx's word for it; nobody reads this
+
     @app.exception_handler(EngineError)
+    @app.exception_handler(FeedbackError)
     @app.exception_handler(IndexUnavailable)
     @app.exception_handler(GenerationError)
     async def down(_: Request, error: Exception) -> JSONResponse:

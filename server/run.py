@@ -22,6 +22,7 @@ from server.backend import Backend, open_backend
 from server.client import BACKEND_FILE, read_backend
 from server.console import say
 from server.http import make_app
+from server.logs import configure_logging
 from server.settings import ServerSettings
 
 log = logging.getLogger(__name__)
@@ -33,10 +34,8 @@ class CannotServe(Exception):
 
 def run_backend(workspace: Workspace) -> None:
     """Serve `workspace` until SIGINT or SIGTERM. Raises `CannotServe` and what `open_backend` raises."""
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    for noisy in ("httpx", "chromadb", "sentence_transformers"):
-        logging.getLogger(noisy).setLevel(logging.WARNING)
     settings = ServerSettings.read(workspace)
+    configure_logging(settings.log_json)
     if settings.host not in LOOPBACK_NAMES:
         raise CannotServe(
             f"[server] host {settings.host} is not loopback: put a proxy with TLS in front of 127.0.0.1 instead"

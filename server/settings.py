@@ -46,3 +46,7 @@ class ServerSettings(SectionSettings):
     )
     queue: int = Field(32, ge=1, description="questions in work or waiting at once; beyond it the answer is 429")
     body_bytes: int = Field(1 << 20, gt=0, description="longest request body; bytes")
+    log_json: bool = Field(False, description="log one JSON object a line instead of text")
+    feedback: bool = Field(
+        False, description="write questions, answers and what became of them to .nightschool/feedback.sqlite"
+    )

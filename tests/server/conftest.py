@@ -4,17 +4,28 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from hashlib import sha256
+from types import SimpleNamespace
 
+import httpx
 import pytest
+import uvicorn
 
 from indexer.index import IndexState
 from indexer.search import Passage
+from indexer.workspace import Workspace
 from server.assist import Doors
+from server.auth import read_or_make_token
+from server.backend import Backend, IndexKeeper
 from server.generation import Finish, Sampling
+from server.http import make_app
 from server.prompt import Turn
+from server.serving import EngineState
+from server.settings import ServerSettings
+
+URL = "http://127.0.0.1:8000"
 
 
 def make_passage(path: str = "app.py", text: str = "def run():\n    return 1\n", start_line: int = 1) -> Passage:
@@ -88,3 +99,63 @@ def scripted() -> type[ScriptedModel]:
 @pytest.fixture
 def doors() -> Callable[..., Doors]:
     return make_doors
+
+
+@pytest.fixture
+def workspace(tmp_path):
+    return Workspace(tmp_path)
+
+
+@pytest.fixture
+def make_backend(workspace):
+    """Makes a backend over a model (or the failure to have one) and one passage; fields of the settings by name."""
+
+    def make(model=None, passages=None, **settings):
+        serving = SimpleNamespace(
+            state=EngineState("ready"),
+            adapter="2026-01-01-0000-abc",
+            base_model=SimpleNamespace(name="scripted", fim=None),
+        )
+        found = [make_passage()] if passages is None else passages
+        opened = make_doors(ScriptedModel() if model is None else model, found)
+        return Backend(workspace, ServerSettings(**settings), IndexKeeper(index=None, reason=""), serving, opened)
+
+    return make
+
+
+@pytest.fixture
+def client(workspace, make_backend):
+    """Makes a client of the application over a model (or the failure to have one)."""
+
+    def make(model=None, authorised=True, **settings):
+        token = read_or_make_token(workspace)
+        headers = {"Authorization": f"Bearer {token}"} if authorised else {}
+        app = make_app(make_backend(model, **settings), token)
+        transport = httpx.ASGITransport(app, raise_app_exceptions=False)
+        return httpx.AsyncClient(transport=transport, base_url=URL, headers=headers)
+
+    return make
+
+
+@pytest.fixture
+def live(workspace, make_backend):
+    """Serves the application on a real socket: `async with live(model, **settings) as http`."""
+
+    @asynccontextmanager
+    async def serve(model=None, **settings):
+        token = read_or_make_token(workspace)
+        app = make_app(make_backend(model, **settings), token)
+        server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="warning", lifespan="off", ws="none"))
+        server.capture_signals = nullcontext
+        running = asyncio.create_task(server.serve())
+        async with asyncio.timeout(10):
+            while not server.started:
+                await asyncio.sleep(0.005)
+        port = server.servers[0].sockets[0].getsockname()[1]
+        headers = {"Authorization": f"Bearer {token}"}
+        async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", headers=headers, trust_env=False) as http:
+            yield http
+        server.should_exit = server.force_exit = True
+        await running
+
+    return serve

@@ -1,47 +1,16 @@
 """The HTTP edge over a scripted model: shapes, refusals, streams. The real engine answers in tests/e2e."""
 
 import json
-from types import SimpleNamespace
 
-import httpx
 import pytest
 from openai import APIError, AsyncOpenAI, NotFoundError
 
-from indexer.workspace import Workspace
 from server.adapter import UnknownAdapter
 from server.auth import read_or_make_token
-from server.backend import Backend, IndexKeeper
 from server.engine import EngineError
 from server.generation import GenerationError
-from server.http import make_app
-from server.serving import EngineState
-from server.settings import ServerSettings
 
 URL = "http://127.0.0.1:8000"
-
-
-@pytest.fixture
-def workspace(tmp_path):
-    return Workspace(tmp_path)
-
-
-@pytest.fixture
-def client(workspace, doors, scripted, passage):
-    """Makes a client of the application over a model (or the failure to have one)."""
-
-    def make(model=None, authorised=True, **settings):
-        serving = SimpleNamespace(
-            state=EngineState("ready"), adapter="2026-01-01-0000-abc", base_model=SimpleNamespace(name="scripted")
-        )
-        opened = doors(scripted() if model is None else model, [passage()])
-        keeper = IndexKeeper(index=None, reason="")
-        backend = Backend(workspace, ServerSettings(**settings), keeper, serving, opened)
-        token = read_or_make_token(workspace)
-        headers = {"Authorization": f"Bearer {token}"} if authorised else {}
-        transport = httpx.ASGITransport(make_app(backend, token), raise_app_exceptions=False)
-        return httpx.AsyncClient(transport=transport, base_url=URL, headers=headers)
-
-    return make
 
 
 def openai_client(client):
