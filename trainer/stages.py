@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
+from indexer.gpu import has_gpu
 from indexer.settings import IndexerSettings
 from indexer.workspace import Workspace
 from server.adapter import Adapter, Losses, find_adapter, new_version, promote, prune
@@ -161,11 +162,6 @@ def newest_corpus(workspace: Workspace) -> Path:
     if not found:
         raise TrainingError("there is no corpus yet: run `nightschool collect` first")
     return max(found, key=lambda path: path.stat().st_mtime_ns).parent
-
-
-def has_gpu() -> bool:
-    """Is there an NVIDIA GPU with a driver? Asked without importing torch."""
-    return Path("/proc/driver/nvidia/version").exists() and shutil.which("nvidia-smi") is not None
 
 
 def _line_weights(workspace: Workspace, snapshot: Snapshot) -> Callable[[SnapshotFile], Sequence[float] | None]:
