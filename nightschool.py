@@ -171,17 +171,22 @@ def serve(
     workspace: WorkspaceOption = None,
     port: Annotated[int | None, typer.Option(min=0, max=65535, help="Default: [server] port, or a free one.")] = None,
     model: Annotated[str | None, typer.Option(help="Base model; default: [server] model.")] = None,
+    nightly: Annotated[str | None, typer.Option(help="HH:MM in UTC: a night begins then, by itself.")] = None,
 ) -> None:
     """Run the backend: index, watcher, engine and HTTP on loopback, until Ctrl-C.
 
-    Examples: `nightschool serve`, `nightschool serve --port 8765`
+    Examples: `nightschool serve`, `nightschool serve --port 8765`, `nightschool serve --nightly 02:30`
     """
     from server.run import run_backend
+    from trainer.schedule import nights_of
 
     _choose_model(model)
     if port is not None:
         os.environ["NIGHTSCHOOL_SERVER__PORT"] = str(port)
-    run_backend(find_workspace(workspace))
+    place = find_workspace(workspace)
+    trainer_settings = _trainer_settings(place)
+    nights = nights_of(place, nightly or trainer_settings.nightly, trainer_settings.nightly_grace_hours)
+    run_backend(place, nights)
 
 
 @app.command()

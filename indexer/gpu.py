@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -28,3 +29,13 @@ def _torch_version() -> str:
         return version("torch")
     except PackageNotFoundError:
         return ""
+
+
+def free_gpu_bytes() -> int:
+    """Free memory of the GPU that has the most of it; 0 where nvidia-smi does not say."""
+    command = ["nvidia-smi", "--query-gpu=memory.free", "--format=csv,noheader,nounits"]
+    try:
+        answer = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True).stdout
+        return max((int(line) << 20 for line in answer.split()), default=0)
+    except (OSError, subprocess.SubprocessError, ValueError):
+        return 0

@@ -12,14 +12,17 @@ from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from typing import Literal, TypeVar
 
+from indexer.gpu import has_gpu
 from indexer.workspace import Workspace
 from server.adapter import Adapter, AdapterError, find_adapter, new_version, promote, prune, read_current
 from server.base_model import BaseModel
-from trainer.job import Stage
+from trainer.job import Note, Stage
+from trainer.night_record import NightRecord, keep_record, new_record, send_to_webhook
 from trainer.night_state import NightState, last_finished, load_state, save_state, settings_mark
 from trainer.only_one import NightBusy, only_one
 from trainer.promote import Margins, Verdict, decide
 from trainer.proving import Proof, Proved, make_proof, prove
+from trainer.readiness import disk_needed, look_at_machine, too_little_changed, what_is_missing
 from trainer.report import NightReport, write_reports
 from trainer.settings import TrainerSettings
 from trainer.sources.history import History, NoHistory
@@ -35,6 +38,7 @@ __all__ = [
     "collect",
     "newest_corpus",
     "plan_night",
+    "run_and_record",
     "run_night",
     "run_training",
 ]
@@ -68,7 +72,7 @@ def run_night(
     workspace, settings, base, tell = workshop.workspace, workshop.settings, workshop.base, workshop.tell
     with only_one(workspace):
         state = _begin(workspace, settings, base)
-        if not force and (reason := _why_skip(workspace, state)):
+        if reason := _why_skip(workshop, state, force):
             return NightReport.skipped(state.night, reason)
         proof = _timed(state, "prepare", lambda: make_proof(workspace, settings, tell))
         corpus = _timed(state, "collect", lambda: collect(workspace, settings, base, tell, snapshot=proof.snapshot))
@@ -89,17 +93,42 @@ def run_night(
     return report
 
 
-def plan_night(workspace: Workspace, settings: TrainerSettings, base: BaseModel) -> NightPlan:
+def run_and_record(
+    workshop: Workshop, *, force: bool = False, check_engine: Callable[[Adapter], str] | None = None
+) -> NightReport:
+    """`run_night`, and whatever becomes of it is on disk (`trainer/night_record.py`) and told to the webhook."""
+    began = datetime.now(UTC)
+
+    def told(record: NightRecord) -> None:
+        keep_record(workshop.workspace, record)
+        if workshop.settings.webhook and (
+            fault := send_to_webhook(workshop.settings.webhook, workshop.workspace, record)
+        ):
+            workshop.tell(Note(fault))
+
+    try:
+        report = run_night(workshop, force=force, check_engine=check_engine)
+    except NightBusy:  # the other one will tell
+        raise
+    except BaseException as error:  # the edge of a night: Ctrl-C too must not look like a night that went well
+        told(new_record("failed", str(error) or type(error).__name__, began))
+        raise
+    told(new_record(report.outcome, report.reason, began, report.night, report.version))
+    return report
+
+
+def plan_night(workshop: Workshop) -> NightPlan:
     """What `run_night` would do now, without doing it."""
+    workspace, settings, base = workshop.workspace, workshop.settings, workshop.base
     state = _begin(workspace, settings, base, keep=False)
     proof = make_proof(workspace, settings, lambda _: None)
     text = sum(len(file.text) for file in proof.snapshot.files)
     arms = 2 if _in_service(workspace, base) is None else 3
     # 0.3 ms a byte of proof and arm with both prompts, measured with the embedded model on two cores: trainer/LOG.md.
     minutes = settings.budget_minutes + arms * (settings.proof_bytes * 0.025 + settings.questions * 12) / 60
-    disk = (base.parameters * 0.6 + text * 2) / 1e9
+    disk = (disk_needed(base, settings.hyper_parameters(has_gpu())) + text * 2) / 1e9
     return NightPlan(
-        _why_skip(workspace, state), proof.snapshot.commit, "newer code" if proof.is_next_day else "held-out files",
+        _why_skip(workshop, state), proof.snapshot.commit, "newer code" if proof.is_next_day else "held-out files",
         len(proof.snapshot.files), text // 3, round(minutes, 1), round(disk, 2),
     )  # fmt: skip
 
@@ -121,16 +150,17 @@ def _begin(workspace: Workspace, settings: TrainerSettings, base: BaseModel, kee
     return state
 
 
-def _why_skip(workspace: Workspace, state: NightState) -> str:
+def _why_skip(workshop: Workshop, state: NightState, force: bool = False) -> str:
+    """What the machine lacks (forced or not), or that too little has changed since the last night; "" for neither."""
+    workspace, settings = workshop.workspace, workshop.settings
+    if missing := what_is_missing(look_at_machine(workspace), settings, workshop.base):
+        return missing
     last = last_finished(workspace)
-    if (
-        last is not None
-        and last.night != state.night
-        and state.head
-        and (last.head, last.mark) == (state.head, state.mark)
-    ):
+    if force or last is None or last.night == state.night or not state.head or last.mark != state.mark:
+        return ""
+    if last.head == state.head:
         return f"nothing was committed since the night of {last.night}"
-    return ""
+    return too_little_changed(workspace, last.head, state.head, settings.min_changed_lines)
 
 
 def _timed(state: NightState, stage: str, work: Callable[[], T]) -> T:

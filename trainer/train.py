@@ -25,6 +25,7 @@ from trainer.job import Failed, Finished, HeldOut, Note, Stage, TrainingError, T
 from trainer.ledger import Ledger, read_ledger
 from trainer.plan import Plan, held_out_rows, make_plan
 from trainer.presets import Preset
+from trainer.readiness import memory_needed
 
 if TYPE_CHECKING:
     from trainer.sft import Trained
@@ -119,9 +120,7 @@ def _check_memory(parameters: int, preset: Preset) -> None:
 
     if torch.cuda.is_available():
         return
-    # float32 weights, the file's pages while they are read, and about 60 KB of activations a token (SmolLM2: 30
-    # layers of 576, measured 1.4 GB for a row of 1,024 with its logits).
-    needed = parameters * 6 + preset.row_tokens * 1_400_000
+    needed = memory_needed(parameters, preset)
     free = psutil.virtual_memory().available
     if needed > free:
         raise TrainingError(

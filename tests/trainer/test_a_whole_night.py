@@ -68,7 +68,7 @@ def test_a_night_trains_on_the_past_proves_on_the_newer_code_and_promotes(
     assert json.loads((place.state / "nights" / f"{report.night}.json").read_text())["version"] == report.version
     again = run_night(Workshop(place, SETTINGS, tiny_base, lambda _: None, in_this_process))
     assert (again.outcome, again.reason) == ("skipped", f"nothing was committed since the night of {report.night}")
-    assert plan_night(place, SETTINGS, tiny_base).skip == again.reason
+    assert plan_night(Workshop(place, SETTINGS, tiny_base, lambda _: None)).skip == again.reason
 
 
 def test_a_candidate_that_is_worse_is_refused_and_kept_with_its_reasons(
