@@ -8,8 +8,8 @@ import logging
 import os
 import signal
 import socket
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
 from datetime import UTC, datetime
 from typing import Any
 
@@ -32,8 +32,11 @@ class CannotServe(Exception):
     """The backend cannot start; the message says what to do."""
 
 
-def run_backend(workspace: Workspace) -> None:
-    """Serve `workspace` until SIGINT or SIGTERM. Raises `CannotServe` and what `open_backend` raises."""
+def run_backend(workspace: Workspace, beside: Callable[[], Awaitable[None]] | None = None) -> None:
+    """Serve `workspace` until SIGINT or SIGTERM; `beside` runs as long (what starts the nights), and is cancelled then.
+
+    Raises `CannotServe` and what `open_backend` raises.
+    """
     settings = ServerSettings.read(workspace)
     configure_logging(settings.log_json)
     if settings.host not in LOOPBACK_NAMES:
@@ -42,20 +45,41 @@ def run_backend(workspace: Workspace) -> None:
         )
     if (running := read_backend(workspace)) is not None and running.pid != os.getpid():
         raise CannotServe(f"a backend of {workspace.root} runs already: {running.url} (pid {running.pid})")
-    asyncio.run(_serve(workspace, settings))
+    asyncio.run(_serve(workspace, settings, beside))
 
 
-async def _serve(workspace: Workspace, settings: ServerSettings) -> None:
+async def _serve(workspace: Workspace, settings: ServerSettings, beside: Callable[[], Awaitable[None]] | None) -> None:
     token = read_or_make_token(workspace)
     with _listen(settings) as listener:
         async with open_backend(workspace, say) as backend:
             server = _Server(uvicorn.Config(make_app(backend, token), log_level="warning", lifespan="off"))
             _announce(backend, listener)
             try:
-                await server.serve(sockets=[listener])
+                async with _running(beside):
+                    await server.serve(sockets=[listener])
             finally:
                 (workspace.state / BACKEND_FILE).unlink(missing_ok=True)
                 say("stopping")
+
+
+@asynccontextmanager
+async def _running(beside: Callable[[], Awaitable[None]] | None) -> AsyncIterator[None]:
+    """Run `beside` while inside; that it fails is logged and ends nothing else."""
+
+    async def run() -> None:
+        try:
+            if beside is not None:
+                await beside()
+        except Exception:  # the edge: the backend serves on
+            log.exception("what starts the nights has ended")
+
+    task = asyncio.create_task(run())
+    try:
+        yield
+    finally:
+        task.cancel()
+        with suppress(asyncio.CancelledError):
+            await task
 
 
 class _Server(uvicorn.Server):

@@ -154,6 +154,20 @@ def loss_of(model: Any, rows: Sequence[Row]) -> tuple[float, int]:
     return (total / count if count else float("nan")), count
 
 
+def trained_weights(model: Any) -> dict[str, torch.Tensor]:
+    """A copy of the weights that training changes, by name, in the computer's memory."""
+    return {name: value.detach().cpu().clone() for name, value in model.named_parameters() if value.requires_grad}
+
+
+def restore_weights(model: Any, weights: dict[str, torch.Tensor]) -> None:
+    """Undo what was learnt since `trained_weights`."""
+    with torch.no_grad():
+        for name, value in model.named_parameters():
+            if name in weights:
+                value.copy_(weights[name])
+                value.grad = None
+
+
 def as_columns(row: Row) -> dict[str, list[int]]:
     return {"input_ids": list(row.input_ids), "labels": list(row.labels), "position_ids": list(row.position_ids)}
 

@@ -5,27 +5,28 @@ Each stage leaves its result on disk and is not done again when it is there: a n
 
 from __future__ import annotations
 
-import fcntl
 import logging
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from typing import Literal, TypeVar
 
+from indexer.gpu import has_gpu
 from indexer.workspace import Workspace
 from server.adapter import Adapter, AdapterError, find_adapter, new_version, promote, prune, read_current
 from server.base_model import BaseModel
-from trainer.job import Stage
+from trainer.job import Note, Stage
+from trainer.night_record import NightRecord, keep_record, new_record, send_to_webhook
 from trainer.night_state import NightState, last_finished, load_state, save_state, settings_mark
-from trainer.process import Runner, run_job
+from trainer.only_one import NightBusy, only_one
 from trainer.promote import Margins, Verdict, decide
 from trainer.proving import Proof, Proved, make_proof, prove
+from trainer.readiness import disk_needed, look_at_machine, too_little_changed, what_is_missing
 from trainer.report import NightReport, write_reports
 from trainer.settings import TrainerSettings
 from trainer.sources.history import History, NoHistory
-from trainer.stages import CorpusReport, OnProgress, TrainingReport, collect, newest_corpus, run_training
+from trainer.stages import CorpusReport, TrainingReport, Workshop, collect, newest_corpus, run_training
 
 __all__ = [
     "CorpusReport",
@@ -33,9 +34,11 @@ __all__ = [
     "NightPlan",
     "NightReport",
     "TrainingReport",
+    "Workshop",
     "collect",
     "newest_corpus",
     "plan_night",
+    "run_and_record",
     "run_night",
     "run_training",
 ]
@@ -43,10 +46,6 @@ __all__ = [
 log = logging.getLogger(__name__)
 
 T = TypeVar("T")
-
-
-class NightBusy(Exception):
-    """Another night is running in this workspace."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,42 +62,26 @@ class NightPlan:
 
 
 def run_night(
-    workspace: Workspace,
-    settings: TrainerSettings,
-    base: BaseModel,
-    on_progress: OnProgress,
-    *,
-    force: bool = False,
-    check_engine: Callable[[Adapter], str] | None = None,
-    runner: Runner = run_job,
+    workshop: Workshop, *, force: bool = False, check_engine: Callable[[Adapter], str] | None = None
 ) -> NightReport:
     """From yesterday's code to a better adapter in service, or to the reason there is none.
 
     `check_engine` says why the engine cannot serve an adapter, "" when it can; without one the gate has no such line.
     Raises `NightBusy`, `TrainingError`, `EmptyCorpus`; what is in service is then as it was.
     """
-    with _only_one(workspace):
+    workspace, settings, base, tell = workshop.workspace, workshop.settings, workshop.base, workshop.tell
+    with only_one(workspace):
         state = _begin(workspace, settings, base)
-        if not force and (reason := _why_skip(workspace, state)):
+        if reason := _why_skip(workshop, state, force):
             return NightReport.skipped(state.night, reason)
-        proof = _timed(state, "prepare", lambda: make_proof(workspace, settings, on_progress))
-        corpus = _timed(
-            state,
-            "collect",
-            lambda: collect(workspace, settings, base, on_progress, snapshot=proof.snapshot),
-        )
-        adapter = _timed(
-            state, "train", lambda: _trained(workspace, settings, base, corpus, state, on_progress, runner)
-        )
+        proof = _timed(state, "prepare", lambda: make_proof(workspace, settings, tell))
+        corpus = _timed(state, "collect", lambda: collect(workspace, settings, base, tell, snapshot=proof.snapshot))
+        adapter = _timed(state, "train", lambda: _trained(workshop, corpus, state))
         in_service = _in_service(workspace, base)
-        proved = _timed(
-            state,
-            "evaluate",
-            lambda: prove(workspace, settings, base, proof, corpus, adapter, in_service, on_progress, runner),
-        )
+        proved = _timed(state, "evaluate", lambda: prove(workshop, proof, corpus, adapter, in_service))
         evidence = proved.evidence
         if check_engine is not None:
-            on_progress(Stage("asking the engine"))
+            tell(Stage("asking the engine"))
             evidence = replace(evidence, engine_fault=check_engine(adapter))
         verdict = decide(evidence, Margins(settings.min_gain, settings.max_forgetting, settings.min_files))
         if verdict.promote:
@@ -110,30 +93,44 @@ def run_night(
     return report
 
 
-def plan_night(workspace: Workspace, settings: TrainerSettings, base: BaseModel) -> NightPlan:
+def run_and_record(
+    workshop: Workshop, *, force: bool = False, check_engine: Callable[[Adapter], str] | None = None
+) -> NightReport:
+    """`run_night`, and whatever becomes of it is on disk (`trainer/night_record.py`) and told to the webhook."""
+    began = datetime.now(UTC)
+
+    def told(record: NightRecord) -> None:
+        keep_record(workshop.workspace, record)
+        if workshop.settings.webhook and (
+            fault := send_to_webhook(workshop.settings.webhook, workshop.workspace, record)
+        ):
+            workshop.tell(Note(fault))
+
+    try:
+        report = run_night(workshop, force=force, check_engine=check_engine)
+    except NightBusy:  # the other one will tell
+        raise
+    except BaseException as error:  # the edge of a night: Ctrl-C too must not look like a night that went well
+        told(new_record("failed", str(error) or type(error).__name__, began))
+        raise
+    told(new_record(report.outcome, report.reason, began, report.night, report.version))
+    return report
+
+
+def plan_night(workshop: Workshop) -> NightPlan:
     """What `run_night` would do now, without doing it."""
+    workspace, settings, base = workshop.workspace, workshop.settings, workshop.base
     state = _begin(workspace, settings, base, keep=False)
     proof = make_proof(workspace, settings, lambda _: None)
     text = sum(len(file.text) for file in proof.snapshot.files)
     arms = 2 if _in_service(workspace, base) is None else 3
     # 0.3 ms a byte of proof and arm with both prompts, measured with the embedded model on two cores: trainer/LOG.md.
     minutes = settings.budget_minutes + arms * (settings.proof_bytes * 0.025 + settings.questions * 12) / 60
-    disk = (base.parameters * 0.6 + text * 2) / 1e9
+    disk = (disk_needed(base, settings.hyper_parameters(has_gpu())) + text * 2) / 1e9
     return NightPlan(
-        _why_skip(workspace, state), proof.snapshot.commit, "newer code" if proof.is_next_day else "held-out files",
+        _why_skip(workshop, state), proof.snapshot.commit, "newer code" if proof.is_next_day else "held-out files",
         len(proof.snapshot.files), text // 3, round(minutes, 1), round(disk, 2),
     )  # fmt: skip
-
-
-@contextmanager
-def _only_one(workspace: Workspace) -> Iterator[None]:
-    workspace.make_state_folder()
-    with (workspace.state / "night.lock").open("w") as lock:
-        try:
-            fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise NightBusy(f"a night is running in {workspace.root}: wait for it, or end it") from None
-        yield
 
 
 def _begin(workspace: Workspace, settings: TrainerSettings, base: BaseModel, keep: bool = True) -> NightState:
@@ -153,16 +150,17 @@ def _begin(workspace: Workspace, settings: TrainerSettings, base: BaseModel, kee
     return state
 
 
-def _why_skip(workspace: Workspace, state: NightState) -> str:
+def _why_skip(workshop: Workshop, state: NightState, force: bool = False) -> str:
+    """What the machine lacks (forced or not), or that too little has changed since the last night; "" for neither."""
+    workspace, settings = workshop.workspace, workshop.settings
+    if missing := what_is_missing(look_at_machine(workspace), settings, workshop.base):
+        return missing
     last = last_finished(workspace)
-    if (
-        last is not None
-        and last.night != state.night
-        and state.head
-        and (last.head, last.mark) == (state.head, state.mark)
-    ):
+    if force or last is None or last.night == state.night or not state.head or last.mark != state.mark:
+        return ""
+    if last.head == state.head:
         return f"nothing was committed since the night of {last.night}"
-    return ""
+    return too_little_changed(workspace, last.head, state.head, settings.min_changed_lines)
 
 
 def _timed(state: NightState, stage: str, work: Callable[[], T]) -> T:
@@ -172,24 +170,12 @@ def _timed(state: NightState, stage: str, work: Callable[[], T]) -> T:
     return result
 
 
-def _trained(
-    workspace: Workspace, settings: TrainerSettings, base: BaseModel, corpus: CorpusReport, state: NightState,
-    on_progress: OnProgress, runner: Runner,
-) -> Adapter:  # fmt: skip
+def _trained(workshop: Workshop, corpus: CorpusReport, state: NightState) -> Adapter:
     try:
-        return find_adapter(workspace.adapters, state.version, digest=True)
+        return find_adapter(workshop.workspace.adapters, state.version, digest=True)
     except AdapterError:
         log.info("no adapter %s yet: training it", state.version)
-    return run_training(
-        workspace,
-        settings,
-        base,
-        on_progress,
-        corpus=corpus.folder,
-        promote_it=False,
-        version=state.version,
-        runner=runner,
-    ).adapter
+    return run_training(workshop, corpus=corpus.folder, promote_it=False, version=state.version).adapter
 
 
 def _in_service(workspace: Workspace, base: BaseModel) -> Adapter | None:

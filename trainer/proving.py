@@ -26,13 +26,12 @@ from trainer.comparison import Change, Score, bits_per_byte, change
 from trainer.evaluate import BASE_ARM, EvaluationJob, Measured, read_measured
 from trainer.job import Stage
 from trainer.ledger import read_ledger
-from trainer.process import Runner, run_job
 from trainer.promote import Evidence
 from trainer.proof import Item, choose_snapshot, elsewhere_items, held_out_items, next_day_items
 from trainer.settings import TrainerSettings
 from trainer.sources.history import AddedLines, History, NoHistory
 from trainer.sources.snapshot import Snapshot, take_snapshot
-from trainer.stages import CorpusReport, OnProgress
+from trainer.stages import CorpusReport, OnProgress, Workshop
 
 CANDIDATE, IN_SERVICE = "candidate", "in service"
 _PROMPT_TOKENS = 900
@@ -98,17 +97,17 @@ def make_proof(workspace: Workspace, settings: TrainerSettings, on_progress: OnP
 
 
 def prove(
-    workspace: Workspace, settings: TrainerSettings, base: BaseModel, proof: Proof, corpus: CorpusReport,
-    candidate: Adapter, in_service: Adapter | None, on_progress: OnProgress, runner: Runner = run_job,
-) -> Proved:  # fmt: skip
+    workshop: Workshop, proof: Proof, corpus: CorpusReport, candidate: Adapter, in_service: Adapter | None
+) -> Proved:
     """Measure base model, candidate and the adapter in service on the same items. Raises `TrainingError`."""
+    settings, base = workshop.settings, workshop.base
     items = _items(proof, corpus, settings)
     questions = _questions(proof.snapshot, base, settings.questions)
     arms = {BASE_ARM: "", CANDIDATE: str(candidate.folder)}
     if in_service is not None and in_service.version != candidate.version:
         arms[IN_SERVICE] = str(in_service.folder)
     job = EvaluationJob(
-        run=workspace.state / "runs" / candidate.version,
+        run=workshop.workspace.state / "runs" / candidate.version,
         base_folder=base.folder,
         arms=arms,
         items=tuple(asdict(item) for item in items),
@@ -116,7 +115,7 @@ def prove(
         answer_tokens=settings.answer_tokens,
         end_of_turn=base.end_of_turn,
     )
-    runner(job, on_progress, "trainer.evaluate")
+    workshop.runner(job, workshop.tell, "trainer.evaluate")
     return _proved(read_measured(job.run), proof, [question for question, _ in questions])
 
 

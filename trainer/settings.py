@@ -43,6 +43,19 @@ class TrainerSettings(SectionSettings):
     learn_prompts: bool = Field(False, description="learn a conversation's prompt too, as the original recipe did")
     checkpoint_every_s: float = Field(300, gt=0, description="time between checkpoints; seconds")
 
+    nightly: str = Field(
+        "", pattern=r"^$|^([01]\d|2[0-3]):[0-5]\d$",
+        description="time of day at which the backend starts a night by itself: HH:MM in UTC; empty: never",
+    )  # fmt: skip
+    nightly_grace_hours: float = Field(
+        4, gt=0, le=23, description="a night that was missed is made up for until so long after its time; hours"
+    )
+    webhook: str = Field(
+        "", description="address that is sent what became of each night, as JSON; empty: nothing leaves this machine"
+    )
+    min_changed_lines: int = Field(1, ge=1, description="lines committed since the last night that are worth another")
+    require_gpu: bool = Field(False, description="skip the night where there is no GPU")
+
     held_out_share: float = Field(0.1, gt=0, lt=1, description="share of the files that is never trained on")
     held_out_tokens: int = Field(
         3_000, ge=256, description="held-out tokens on which losses are taken before and after"

@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
+from indexer.gpu import has_gpu
 from indexer.settings import IndexerSettings
 from indexer.workspace import Workspace
 from server.adapter import Adapter, Losses, find_adapter, new_version, promote, prune
@@ -61,6 +62,17 @@ class TrainingReport:
     notices: tuple[str, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class Workshop:
+    """What a stage works with: the workspace, its settings, the base model, whom it tells, how it starts processes."""
+
+    workspace: Workspace
+    settings: TrainerSettings
+    base: BaseModel
+    tell: OnProgress
+    runner: Runner = run_job
+
+
 def collect(
     workspace: Workspace,
     settings: TrainerSettings,
@@ -89,16 +101,12 @@ def collect(
 
 
 def run_training(
-    workspace: Workspace,
-    settings: TrainerSettings,
-    base: BaseModel,
-    on_progress: OnProgress,
+    workshop: Workshop,
     *,
-    budget_minutes: float | None = None,
     corpus: Path | None = None,
     promote_it: bool = True,
     version: str = "",
-    runner: Runner = run_job,
+    learn_validation: bool = False,
 ) -> TrainingReport:
     """Train an adapter on `corpus` (the newest when None) in a process of its own, and put it in service.
 
@@ -106,18 +114,19 @@ def run_training(
 
     Raises `TrainingError`; then, and after Ctrl-C, what is in service is as it was.
     """
+    workspace, settings = workshop.workspace, workshop.settings
     folder = corpus or newest_corpus(workspace)
     if shutil.disk_usage(workspace.state).free < _MIN_FREE_BYTES:
         raise TrainingError(f"less than {_MIN_FREE_BYTES >> 30} GiB free below {workspace.state}: free some disk space")
-    job = make_job(workspace, settings, base, folder, budget_minutes or settings.budget_minutes, version)
+    job = make_job(workshop, folder, settings.budget_minutes, version)
     notices: list[str] = []
 
     def listen(event: TrainingEvent) -> None:
         if isinstance(event, Note):
             notices.append(event.text)
-        on_progress(event)
+        workshop.tell(event)
 
-    runner(job, listen, "trainer.train")
+    workshop.runner(job.model_copy(update={"learn_validation": learn_validation}), listen, "trainer.train")
     adapter = find_adapter(workspace.adapters, job.version)
     if promote_it:
         adapter = promote(workspace.adapters, job.version)
@@ -126,22 +135,21 @@ def run_training(
     return TrainingReport(adapter, made.losses, made.steps, made.tokens, made.seconds, tuple(notices))
 
 
-def make_job(
-    workspace: Workspace, settings: TrainerSettings, base: BaseModel, corpus: Path, budget_minutes: float, version: str
-) -> TrainingJob:
+def make_job(workshop: Workshop, corpus: Path, budget_minutes: float, version: str) -> TrainingJob:
     """What the training process is told; a run's folder is named for its adapter's version."""
+    workspace, settings = workshop.workspace, workshop.settings
     try:
         commit = read_ledger(corpus).commit
     except (OSError, ValueError, TypeError) as error:
         raise TrainingError(f"the corpus {corpus.name} cannot be read ({error}): collect again") from error
     version = version or new_version(workspace.adapters, commit, datetime.now(UTC))
-    values = asdict(base)
+    values = asdict(workshop.base)
     return TrainingJob(
         corpus=corpus,
         run=workspace.state / "runs" / version,
         adapters=workspace.adapters,
         version=version,
-        base={**values, "folder": str(base.folder)},
+        base={**values, "folder": str(workshop.base.folder)},
         preset=asdict(settings.hyper_parameters(has_gpu())),
         backend=settings.backend,
         budget_s=budget_minutes * 60,
@@ -161,11 +169,6 @@ def newest_corpus(workspace: Workspace) -> Path:
     if not found:
         raise TrainingError("there is no corpus yet: run `nightschool collect` first")
     return max(found, key=lambda path: path.stat().st_mtime_ns).parent
-
-
-def has_gpu() -> bool:
-    """Is there an NVIDIA GPU with a driver? Asked without importing torch."""
-    return Path("/proc/driver/nvidia/version").exists() and shutil.which("nvidia-smi") is not None
 
 
 def _line_weights(workspace: Workspace, snapshot: Snapshot) -> Callable[[SnapshotFile], Sequence[float] | None]:

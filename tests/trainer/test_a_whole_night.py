@@ -13,34 +13,15 @@ import pytest
 from indexer.workspace import Workspace
 from server.adapter import list_adapters, read_current
 from server.base_model import BaseModel
-from trainer import evaluate, train
-from trainer.evaluate import EvaluationJob
-from trainer.job import Stage, TrainingEvent, TrainingJob, event_to_line
-from trainer.night import NightBusy, plan_night, run_night
-from trainer.process import Job
+from trainer.job import Stage, TrainingEvent
+from trainer.night import NightBusy, Workshop, plan_night, run_night
+from trainer.process import Runner
 from trainer.settings import TrainerSettings
 
 SETTINGS = TrainerSettings(
     max_steps=30, row_tokens=256, example_tokens=256, rank=8, alpha=16, learning_rate=2e-2, backend="trl",
     held_out_tokens=300, proof_bytes=500, questions=2, answer_tokens=8, min_files=2, max_forgetting=5.0,
 )  # fmt: skip
-
-
-def in_this_process(job: Job, on_event: Callable[[TrainingEvent], None], module: str) -> None:
-    """Runs a job here, keeping its events as the process does: the processes themselves are proved elsewhere."""
-    job.run.mkdir(parents=True, exist_ok=True)
-
-    def tell(event: TrainingEvent) -> None:
-        with (job.run / "events.jsonl").open("a") as record:
-            record.write(event_to_line(event))
-        on_event(event)
-
-    if module == "trainer.train":
-        assert isinstance(job, TrainingJob)
-        train.run(job, tell)
-    else:
-        assert isinstance(job, EvaluationJob)
-        evaluate.run(job, tell)
 
 
 def code(number: int, day: int = 0) -> str:
@@ -57,7 +38,7 @@ def workspace(git_workspace: tuple[Path, Callable[..., str]]) -> tuple[Workspace
 
 
 def test_a_night_trains_on_the_past_proves_on_the_newer_code_and_promotes(
-    workspace: tuple[Workspace, Callable[..., str]], tiny_base: BaseModel
+    workspace: tuple[Workspace, Callable[..., str]], tiny_base: BaseModel, in_this_process: Runner
 ) -> None:
     place, _ = workspace
     stages: list[str] = []
@@ -66,7 +47,7 @@ def test_a_night_trains_on_the_past_proves_on_the_newer_code_and_promotes(
         if isinstance(event, Stage):
             stages.append(event.text)
 
-    report = run_night(place, SETTINGS, tiny_base, listen, runner=in_this_process)
+    report = run_night(Workshop(place, SETTINGS, tiny_base, listen, in_this_process))
     assert report.outcome == "promoted", report.verdict
     assert report.is_next_day
     assert report.commit != report.newer_commit
@@ -85,19 +66,19 @@ def test_a_night_trains_on_the_past_proves_on_the_newer_code_and_promotes(
     assert "<svg" in html
     assert "http" not in html
     assert json.loads((place.state / "nights" / f"{report.night}.json").read_text())["version"] == report.version
-    again = run_night(place, SETTINGS, tiny_base, lambda _: None, runner=in_this_process)
+    again = run_night(Workshop(place, SETTINGS, tiny_base, lambda _: None, in_this_process))
     assert (again.outcome, again.reason) == ("skipped", f"nothing was committed since the night of {report.night}")
-    assert plan_night(place, SETTINGS, tiny_base).skip == again.reason
+    assert plan_night(Workshop(place, SETTINGS, tiny_base, lambda _: None)).skip == again.reason
 
 
 def test_a_candidate_that_is_worse_is_refused_and_kept_with_its_reasons(
-    workspace: tuple[Workspace, Callable[..., str]], tiny_base: BaseModel
+    workspace: tuple[Workspace, Callable[..., str]], tiny_base: BaseModel, in_this_process: Runner
 ) -> None:
     place, commit = workspace
-    first = run_night(place, SETTINGS, tiny_base, lambda _: None, runner=in_this_process)
+    first = run_night(Workshop(place, SETTINGS, tiny_base, lambda _: None, in_this_process))
     commit(3, {f"shop/prices_{number}.py": code(number, 4) for number in range(8)})
     poisoned = SETTINGS.model_copy(update={"learning_rate": 0.9, "max_steps": 12})
-    second = run_night(place, poisoned, tiny_base, lambda _: None, runner=in_this_process)
+    second = run_night(Workshop(place, poisoned, tiny_base, lambda _: None, in_this_process))
     assert second.outcome == "refused"
     assert second.in_service == first.version
     assert {row.arm for row in second.rows} == {"base", "candidate", "in service"}
@@ -112,7 +93,7 @@ def test_a_candidate_that_is_worse_is_refused_and_kept_with_its_reasons(
 
 @pytest.mark.parametrize("at", ["reading the code", "training", "measuring candidate"])
 def test_a_night_killed_at_a_stage_goes_on_to_the_same_adapter(
-    workspace: tuple[Workspace, Callable[..., str]], tiny_base: BaseModel, at: str
+    workspace: tuple[Workspace, Callable[..., str]], tiny_base: BaseModel, in_this_process: Runner, at: str
 ) -> None:
     place, _ = workspace
 
@@ -124,27 +105,30 @@ def test_a_night_killed_at_a_stage_goes_on_to_the_same_adapter(
             raise Killed
 
     with pytest.raises(Killed):
-        run_night(place, SETTINGS, tiny_base, stop, runner=in_this_process)
+        run_night(Workshop(place, SETTINGS, tiny_base, stop, in_this_process))
     assert read_current(place.adapters) is None
-    resumed = run_night(place, SETTINGS, tiny_base, lambda _: None, runner=in_this_process)
+    resumed = run_night(Workshop(place, SETTINGS, tiny_base, lambda _: None, in_this_process))
     assert resumed.outcome == "promoted"
     assert [adapter.version for adapter in list_adapters(place.adapters)] == [resumed.version]
-    fresh = run_night(place, SETTINGS, tiny_base, lambda _: None, runner=in_this_process, force=True)
+    fresh = run_night(Workshop(place, SETTINGS, tiny_base, lambda _: None, in_this_process), force=True)
     assert fresh.manifest["files"] == resumed.manifest["files"]
 
 
 def test_an_adapter_the_engine_cannot_load_is_not_promoted(
-    workspace: tuple[Workspace, Callable[..., str]], tiny_base: BaseModel
+    workspace: tuple[Workspace, Callable[..., str]], tiny_base: BaseModel, in_this_process: Runner
 ) -> None:
     place, _ = workspace
     report = run_night(
-        place, SETTINGS, tiny_base, lambda _: None, runner=in_this_process, check_engine=lambda _: "it never answered"
+        Workshop(place, SETTINGS, tiny_base, lambda _: None, in_this_process),
+        check_engine=lambda _: "it never answered",
     )
     assert (report.outcome, report.reason) == ("refused", "the engine loads it: it never answered")
     assert read_current(place.adapters) is None
 
 
-def test_two_nights_do_not_run_together(workspace: tuple[Workspace, Callable[..., str]], tiny_base: BaseModel) -> None:
+def test_two_nights_do_not_run_together(
+    workspace: tuple[Workspace, Callable[..., str]], tiny_base: BaseModel, in_this_process: Runner
+) -> None:
     place, _ = workspace
 
     # A lock of lockf belongs to a process: here it is another's.
@@ -158,18 +142,20 @@ def test_two_nights_do_not_run_together(workspace: tuple[Workspace, Callable[...
         assert holder.stdout
         assert holder.stdout.readline() == b"held\n"
         with pytest.raises(NightBusy, match="a night is running in"):
-            run_night(place, SETTINGS, tiny_base, lambda _: None)
+            run_night(Workshop(place, SETTINGS, tiny_base, lambda _: None))
     finally:
         holder.communicate(b"")
 
 
-def test_a_folder_without_history_is_proved_on_files_held_out(tmp_path: Path, tiny_base: BaseModel) -> None:
+def test_a_folder_without_history_is_proved_on_files_held_out(
+    tmp_path: Path, tiny_base: BaseModel, in_this_process: Runner
+) -> None:
     root = tmp_path / "plain"
     (root / "shop").mkdir(parents=True)
     for number in range(12):
         (root / "shop" / f"prices_{number}.py").write_text(code(number, 1))
     settings = SETTINGS.model_copy(update={"held_out_share": 0.3})
-    report = run_night(Workspace(root), settings, tiny_base, lambda _: None, runner=in_this_process)
+    report = run_night(Workshop(Workspace(root), settings, tiny_base, lambda _: None, in_this_process))
     assert not report.is_next_day
     assert report.outcome == "promoted"
     assert "files never trained on (there is no newer code)" in report.verdict[0].rule

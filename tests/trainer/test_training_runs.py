@@ -233,3 +233,53 @@ def test_a_full_disk_while_saving_is_one_line_and_leaves_nothing(make_job: Calla
     with pytest.raises(TrainingError, match=r"the adapter cannot be written .* free some disk space and start again"):
         run(job, lambda _: None)
     assert list(job.adapters.glob("*")) == []
+
+
+def test_out_of_memory_halves_the_rows_at_once_and_changes_no_loss(make_job: Callable[..., TrainingJob]) -> None:
+    import torch
+
+    four = replace(TINY, rows_per_step=4)
+    _, events = train(make_job(files=30, version="whole", preset=four, micro_rows=4, max_steps=5))
+    for version, every_s in (("anew", 600), ("from-checkpoint", 1e-9)):
+        seen: list[TrainingEvent] = []
+
+        def fail_once(event: TrainingEvent, seen: list[TrainingEvent] = seen) -> None:
+            seen.append(event)
+            if (
+                isinstance(event, Step)
+                and event.step == 3
+                and not any(isinstance(e, Note) and "out of" in e.text for e in seen)
+            ):
+                raise torch.OutOfMemoryError("no more")
+
+        job = make_job(files=30, version=version, preset=four, micro_rows=4, max_steps=5, checkpoint_every_s=every_s)
+        run(job, fail_once)
+        assert Note("out of memory: going on with 2 rows at a time, the same effective batch") in seen
+        again = {event.step: event.loss for event in seen if isinstance(event, Step)}
+        assert list(again.values()) == pytest.approx(losses(events), abs=2e-3)
+
+
+def test_out_of_memory_with_one_row_is_one_line(make_job: Callable[..., TrainingJob]) -> None:
+    import torch
+
+    def fail(event: TrainingEvent) -> None:
+        if isinstance(event, Step):
+            raise torch.OutOfMemoryError("no more")
+
+    with pytest.raises(TrainingError, match=r"with one row at a time: lower \[trainer\] row_tokens"):
+        run(make_job(), fail)
+
+
+def test_the_rows_at_once_always_divide_the_step() -> None:
+    from trainer.sft import rows_at_once
+
+    assert [rows_at_once(wanted, 8) for wanted in (1, 3, 4, 7, 8, 99)] == [1, 2, 4, 4, 8, 8]
+    assert rows_at_once(4, 6) == 3
+
+
+def test_the_held_out_loss_is_taken_along_the_way(make_job: Callable[..., TrainingJob]) -> None:
+    _, events = train(make_job(probes=4))
+    taken = [event for event in events if isinstance(event, HeldOut)]
+    assert [event.when for event in taken] == ["before", "during", "during", "during", "after"]
+    assert [event.done for event in taken[1:4]] == [0.25, 0.5, 0.75]
+    assert taken[0].loss > taken[2].loss > taken[4].loss

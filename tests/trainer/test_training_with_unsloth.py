@@ -14,7 +14,7 @@ from server.adapter import read_current
 from server.base_model import resolve_base_model
 from server.merge import merge
 from trainer.job import Step, TrainingEvent
-from trainer.night import collect, run_training
+from trainer.night import Workshop, collect, run_training
 from trainer.settings import TrainerSettings
 
 pytestmark = pytest.mark.engine
@@ -40,7 +40,7 @@ def test_a_few_steps_on_the_embedded_model_give_an_adapter_that_merges(
     )
     events: list[TrainingEvent] = []
     corpus = collect(workspace, settings, base, events.append)
-    report = run_training(workspace, settings, base, events.append, corpus=corpus.folder)
+    report = run_training(Workshop(workspace, settings, base, events.append), corpus=corpus.folder)
     made = report.adapter.manifest
     assert (made.steps, made.commit, made.hyper_parameters["backend"]) == (4, sha, "unsloth")
     assert len([event for event in events if isinstance(event, Step)]) == 4

@@ -1,0 +1,32 @@
+"""What this package's commands take from the front door: it knows the terminal and the engine, they do not."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from indexer.workspace import Workspace
+    from server.adapter import Adapter
+    from server.base_model import BaseModel
+    from trainer.job import TrainingEvent
+
+WorkspaceOption = Annotated[Path | None, typer.Option("--workspace", "-w", help="The repository.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
+
+
+@dataclass(frozen=True, slots=True)
+class Front:
+    """`base_model` resolves the one in the settings; `watch` shows a training's events while its block runs;
+    `print_table` takes title, head and rows; `check_engine` says why the engine cannot serve an adapter, "" when it
+    can."""
+
+    base_model: Callable[[Workspace], BaseModel]
+    watch: Callable[[str], AbstractContextManager[Callable[[TrainingEvent], None]]]
+    print_table: Callable[[str, Sequence[str], Sequence[Sequence[str]]], None]
+    check_engine: Callable[[Workspace, BaseModel, Adapter], str]
