@@ -21,7 +21,7 @@ from starlette.exceptions import HTTPException
 from indexer.index import IndexUnavailable
 from server.adapter import AdapterError, UnknownAdapter, list_adapters, promote, rollback
 from server.assist import AnswerEvent, Done, Notice, Text, Wish, answer
-from server.auth import Gate
+from server.auth import PUBLIC_PATHS, Gate
 from server.backend import Backend
 from server.engine import EngineError
 from server.feedback import Feedback, FeedbackError, UnknownAnswer
@@ -44,6 +44,7 @@ from server.openai_api import (
 )
 from server.prompt import Question, Turn
 from server.shapes import Json, done_json, search_json
+from server.ui import UI_PATHS, add_ui_routes
 
 
 class AskTurn(BaseModel):
@@ -73,14 +74,15 @@ def make_app(backend: Backend, token: str) -> FastAPI:
     """The whole HTTP application over an open backend."""
     # No /docs: FastAPI's page loads its scripts from outside the machine.
     app = FastAPI(title="nightschool", docs_url=None, redoc_url=None)
-    metrics = Metrics()
-    app.add_middleware(Gate, token=token, body_bytes=backend.settings.body_bytes)
+    metrics, public = Metrics(), PUBLIC_PATHS | UI_PATHS
+    app.add_middleware(Gate, token=token, body_bytes=backend.settings.body_bytes, public=public)
     app.add_middleware(RequestLog, note=metrics.note_request)
     _add_errors(app)
     _add_state_routes(app, backend, metrics)
     app.state.queue = _Queue(backend.settings.queue)
     _add_answer_routes(app, backend, app.state.queue, metrics)
     _add_adapter_routes(app, backend)
+    add_ui_routes(app, backend)
     return app
 
 

@@ -36,9 +36,12 @@ def make_passage(path: str = "app.py", text: str = "def run():\n    return 1\n",
 
 @dataclass
 class ScriptedModel:
-    """Writes its script, piece by piece, and raises what is an exception in it; `stopped` counts closings."""
+    """Writes its script, piece by piece; raises what is an exception in it, waits for what is an event.
 
-    script: Sequence[str | Exception] = ("It is in ", "run [1].")
+    `stopped` counts closings.
+    """
+
+    script: Sequence[str | Exception | asyncio.Event] = ("It is in ", "run [1].")
     adapter: str | None = "2026-01-01-0000-abc"
     base_model: str = "scripted"
     context_tokens: int = 4096
@@ -55,7 +58,10 @@ class ScriptedModel:
                 await asyncio.sleep(0)
                 if isinstance(piece, Exception):
                     raise piece
-                yield piece
+                if isinstance(piece, asyncio.Event):
+                    await piece.wait()
+                else:
+                    yield piece
             yield Finish("stop", 10, len(self.script))
         finally:
             self.stopped += 1
