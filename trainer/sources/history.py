@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -90,6 +90,23 @@ class History:
                 changed.setdefault(path, []).append(age)
         return changed
 
+    def last_changed(self, commit: str, paths: Sequence[str]) -> dict[str, datetime]:
+        """When each of `paths` was last changed on the main line up to `commit`, UTC."""
+        missing = set(paths)
+        dates: dict[str, datetime] = {}
+        # A date line begins with \x01, which no path in `--name-only` does: git quotes it.
+        command = ["log", "--first-parent", "-m", "--no-renames", "--name-only", "--relative", "--format=%x01%ct"]
+        date = datetime.fromtimestamp(0, UTC)
+        for line in self._lines(*command, commit, "--", *sorted({path.partition("/")[0] for path in paths})):
+            if line.startswith("\x01"):
+                date = datetime.fromtimestamp(int(line[1:]), UTC)
+            elif line in missing:
+                dates[line] = date
+                missing.discard(line)
+                if not missing:
+                    break
+        return dates
+
     def line_dates(self, commit: str, path: str) -> list[int]:
         """When each line of `path` was last changed up to `commit`; seconds since 1970. Raises `NoHistory`."""
         text = self._run("blame", "--line-porcelain", commit, "--", path, errors="replace")
@@ -102,6 +119,19 @@ class History:
             errors="replace",
         )  # fmt: skip
         return list(_read_hunks(text))
+
+    def _lines(self, *arguments: str) -> Iterator[str]:
+        """What git prints, line by line, for as long as it is read."""
+        with subprocess.Popen(
+            [*_GIT, "--literal-pathspecs", *arguments],
+            cwd=self._root, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, errors="surrogateescape",
+        ) as process:  # fmt: skip
+            assert process.stdout
+            try:
+                for line in process.stdout:
+                    yield line.rstrip("\n")
+            finally:
+                process.kill()
 
     def _run(self, *arguments: str, errors: str = "surrogateescape") -> str:
         try:
