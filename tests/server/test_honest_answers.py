@@ -47,7 +47,7 @@ async def test_a_small_models_invention_is_left_out_and_the_code_stands_in_its_p
     assert "raise MissingPath(path)" in done.answer
     assert "NoSuchThing" not in done.answer
     assert [n for n in done.notices if "left out" in n] == [
-        "The model's words are left out: too little of them stands on your code (0.17)."
+        "The model's words are left out: too little of them stands on your code (groundedness 0.17)."
     ]
     assert done.groundedness == 1.0
     assert [c.index for c in done.citations] == [1]
@@ -73,6 +73,12 @@ async def test_a_larger_models_words_come_at_once_and_the_code_follows_when_they
     assert done.answer.startswith(INVENTED)
     assert "What the code says:\n\n`load` in `app.py`" in done.answer
     assert any("groundedness 0.17" in notice for notice in done.notices)
+
+
+async def test_a_larger_models_words_that_cite_nothing_are_followed_by_the_code(ask):
+    done = await ask("It raises `MissingPath`.")
+    assert done.answer.startswith("It raises `MissingPath`.\n\nWhat the code says:\n\n`load`")
+    assert done.notices == ()
 
 
 async def test_a_larger_models_grounded_words_stand_alone(ask):
