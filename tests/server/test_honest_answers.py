@@ -9,7 +9,7 @@ from indexer.index import IndexUnavailable
 from server.assist import Text, Wish, answer
 from server.engine import EngineError
 from server.generation import GenerationError
-from server.prompt import Question
+from server.prompt import Question, Turn
 
 CODE = "def load(path, max_age=30):\n    if not path:\n        raise MissingPath(path)\n    return read_all(path)\n"
 QUESTION = Question("Which exception does load raise for a missing path?")
@@ -148,6 +148,20 @@ async def test_what_is_named_comes_first_and_every_place_once(ask, passage):
 
     done = await ask(GROUNDED, Question("What does Named do?"), [other, passage("c.py"), named], find_named=find_named)
     assert [p.path for p in done.passages] == ["b.py", "a.py", "c.py"]
+
+
+async def test_a_follow_up_looks_for_what_the_turn_before_named(scripted, doors, passage):
+    looked = []
+
+    async def find_named(text, overlays):
+        looked.append(text)
+        return [passage(text=CODE)]
+
+    turns = (Turn("user", "What does load do?"), Turn("assistant", "It loads."))
+    question = Question("Which exception does it raise?", conversation=turns)
+    done = (await events(question, doors(scripted([GROUNDED]), [passage("z.py")], find_named=find_named)))[-1]
+    assert looked == ["Which exception does it raise?\nWhat does load do?"]
+    assert done.passages[0].path == "app.py"
 
 
 async def test_markers_mean_the_same_passage_when_the_prompt_had_no_room_for_one(ask, passage):
