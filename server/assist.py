@@ -30,7 +30,7 @@ log = logging.getLogger(__name__)
 
 # What may still become a citation marker when the next piece comes: "[", " [1", ...
 _OPEN_MARKER = re.compile(r"\s?\[\d{0,3}$|\s$")
-MODELS_WORDS = "\n\nIn the model's words:\n\n"
+MODELS_WORDS = "\n\nIn the model's words, which may be wrong where the code above is not:\n\n"
 CODES_WORDS = "\n\nWhat the code says:\n\n"
 
 

@@ -56,7 +56,7 @@ async def test_a_small_models_invention_is_left_out_and_the_code_stands_in_its_p
 async def test_a_small_models_grounded_words_follow_the_code(ask):
     done = await ask(GROUNDED, code_first=True)
     assert done.answer.startswith(QUOTED)
-    assert done.answer.endswith(f"In the model's words:\n\n{GROUNDED}")
+    assert done.answer.endswith(f"which may be wrong where the code above is not:\n\n{GROUNDED}")
     assert not [n for n in done.notices if "left out" in n]
 
 
