@@ -32,7 +32,7 @@ _DEFINITION = re.compile(
     r"|(?!(?:if|for|while|switch|catch|return|else|do|with|match|when|using|lock|elif)\b)"
     r"(?:[\w<>\[\],.*&:?]+\s+)*[*&]*([A-Za-z_$][\w$]*)\s*\([^;{]*\)[^;{()]*\{\s*$)"
 )
-_ASSIGNED = re.compile(r"([A-Za-z_$][\w$]*)\s*(?::\s*[^=\n]+?)?\s*=\s*(?![=>])\S")
+_ASSIGNED = re.compile(r"(?<![\w$])([A-Za-z_$][\w$]*)\s*(?::\s*[^=\n]{1,120}?)?\s*=\s*(?![=>])\S")
 _RAISES = re.compile(r"\b(?:raise|throw|panic!?|abort)\b|\bErr\(|errors\.New")
 _RETURNS = re.compile(r"^\s*return\b")
 _ASKS_VALUE = re.compile(r"\b(?:defaults?|value|set to|how many|how long|how often|how large|limit|version|timeout)\b")
