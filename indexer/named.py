@@ -13,9 +13,10 @@ from indexer.ranking import Candidate, Query, rank
 from indexer.search import CurrentTexts, Passage, verify
 from indexer.tokens import STOPWORDS, word_tokens
 
-_FILE = re.compile(r"[\w@+-]*(?:[/.][\w@+-]+)+|\b[A-Z]\w+file\b|\bREADME\b|\bLICENSE\b")
+# Each begins only where a word does: else a long run of letters is read again from each of them.
+_FILE = re.compile(r"(?<![\w@+-])[\w@+-]*(?:[/.][\w@+-]+)+|\b[A-Z]\w+file\b|\bREADME\b|\bLICENSE\b")
 _QUOTED = re.compile(r"`([^`\s]{1,120})`")
-_CALL = re.compile(r"([A-Za-z_$][\w$.]*)\(\)")
+_CALL = re.compile(r"(?<![\w$.])([A-Za-z_$][\w$.]*)\(\)")
 _CODE_LIKE = re.compile(r"[A-Za-z_$][\w$]*(?:\.[A-Za-z_$][\w$]*)*")
 _WORD = re.compile(r"[^\W\d_][\w$]*|_[\w$]+")
 _MOST_FILES = 3  # of one name: `__init__.py` is no file but many

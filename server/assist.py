@@ -30,7 +30,7 @@ log = logging.getLogger(__name__)
 
 # What may still become a citation marker when the next piece comes: "[", " [1", ...
 _OPEN_MARKER = re.compile(r"\s?\[\d{0,3}$|\s$")
-MODELS_WORDS = "\n\nIn the model's words:\n\n"
+MODELS_WORDS = "\n\nIn the model's words, which may be wrong where the code above is not:\n\n"
 CODES_WORDS = "\n\nWhat the code says:\n\n"
 
 
@@ -196,15 +196,18 @@ def _named(names: Sequence[str]) -> str:
 
 
 async def _model_words(model: Model, course: _Course) -> AsyncGenerator[AnswerEvent]:
-    """The completion as it is written; the lines of code after it when it does not stand on them."""
+    """The completion as it is written; the lines of code after it when it does not stand on them, or cites nothing."""
     async with aclosing(_write(model, course)) as texts:
         async for text in texts:
             yield course.say(text)
-    if course.found.passages and not await _is_grounded(course):
-        score = course.measured.score if course.measured else 0.0
-        yield course.note(f"Little of this stands on your code (groundedness {score:.2f}): check it against the lines.")
-        if course.quotes:
-            yield course.say(CODES_WORDS.lstrip("\n" if not course.pieces else "") + write_extract(course.quotes))
+    if not course.found.passages:
+        return
+    measured = await _measure_words(course)
+    is_grounded = measured.score >= course.doors.min_groundedness
+    if not is_grounded:
+        yield course.note(f"Little of this stands on your code (groundedness {measured.score:.2f}).")
+    if course.quotes and not (is_grounded and measured.cited_sentences):
+        yield course.say(CODES_WORDS.lstrip("\n" if not course.written else "") + write_extract(course.quotes))
 
 
 async def _checked_words(model: Model, course: _Course) -> AsyncGenerator[AnswerEvent]:
@@ -215,11 +218,12 @@ async def _checked_words(model: Model, course: _Course) -> AsyncGenerator[Answer
     except GenerationError as error:
         yield course.note(f"The model broke off ({error}); this is what the code says.")
         return
-    if await _is_grounded(course):
+    measured = await _measure_words(course)
+    if measured.score >= course.doors.min_groundedness:
         yield course.say(MODELS_WORDS + written)
     else:
-        score = course.measured.score if course.measured else 0.0
-        yield course.note(f"The model's words are left out: too little of them stands on your code ({score:.2f}).")
+        why = f"too little of them stands on your code (groundedness {measured.score:.2f})"
+        yield course.note(f"The model's words are left out: {why}.")
 
 
 async def _without_model(course: _Course, error: EngineError) -> AsyncGenerator[AnswerEvent]:
@@ -268,10 +272,10 @@ def _numbers(read: Sequence[Passage], found: Sequence[Passage]) -> dict[int, int
     return {n: places[p.path, p.start_line] for n, p in enumerate(read, 1)}
 
 
-async def _is_grounded(course: _Course) -> bool:
-    """Does what the model wrote stand on the passages? Measures it."""
-    course.measured = await _measure(course, course.written)
-    return course.measured.score >= course.doors.min_groundedness
+async def _measure_words(course: _Course) -> Groundedness:
+    """How much of what the model wrote stands on code; kept for the explanation."""
+    course.measured = measured = await _measure(course, course.written)
+    return measured
 
 
 async def _measure(course: _Course, text: str) -> Groundedness:

@@ -17,7 +17,7 @@ _PATH = re.compile(r"(?<![\w/.])(?:[\w@.+-]+/)*[\w@+-]+\.[A-Za-z]\w{0,9}\b(?!\()
 _OPTION = re.compile(r"(?<![\w-])--[a-z][\w-]+")
 _NAME = re.compile(r"[A-Za-z_$][\w$]*(?:(?:\.|::|#|->)[A-Za-z_$][\w$]*)*")
 _LITERAL = re.compile(
-    r"(?<![\w.\-])(?:\d[\d_.]*\d|\d)(?![\w.]*\w)"
+    r"(?<![\w.\-])\d(?:[\d_.]{0,30}\d)?(?![\w.]*\w)"
     r"|`(?:[Tt]rue|[Ff]alse|None|null|b?'[^'`\n]*'|b?\"[^\"`\n]*\")`"
 )
 _CODE_LIKE = re.compile(r"[a-z\d][A-Z]|_|\w\.\w|::|#|->")

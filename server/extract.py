@@ -19,12 +19,20 @@ _MOST_HEAD_LINES = 10  # a signature over more lines is cut
 _RANK_DECAY = 0.25  # how much less a line of the next passage counts: the search knows more than the words do
 _WITHOUT_RAISE = 0.6  # what a passage that raises nothing is worth to a question about an exception
 
+_MODIFIERS = (
+    r"(?:(?:export|default|public|private|protected|internal|static|final|abstract|async|pub(?:\(\w+\))?|unsafe|const"
+    r"|override|virtual|inline|extern)\s+)*"
+)
 _DEFINITION = re.compile(
-    r"^\s*(?:(?:export|default|public|private|protected|internal|static|final|abstract|async|pub(?:\(\w+\))?|unsafe|const)\s+)*"
+    rf"^\s*{_MODIFIERS}(?:"
     r"(?:def|class|function\*?|func|fn|struct|enum|trait|interface|type|module|impl|object|record|macro)\s+"
     r"(?:\([^)]*\)\s*)?([A-Za-z_$][\w$]*)"
+    r"|(?:const|let|var)\s+([A-Za-z_$][\w$]*)\s*=\s*(?:async\s*)?(?:function\b|\([^)]*\)\s*(?::[^=]+)?=>|\w+\s*=>)"
+    # C, Java, C#, JavaScript: a name with parameters whose body opens on the line.
+    r"|(?!(?:if|for|while|switch|catch|return|else|do|with|match|when|using|lock|elif)\b)"
+    r"(?:[\w<>\[\],.*&:?]+\s+)*[*&]*([A-Za-z_$][\w$]*)\s*\([^;{]*\)[^;{()]*\{\s*$)"
 )
-_ASSIGNED = re.compile(r"([A-Za-z_$][\w$]*)\s*(?::\s*[^=\n]+?)?\s*=\s*(?![=>])\S")
+_ASSIGNED = re.compile(r"(?<![\w$])([A-Za-z_$][\w$]*)\s*(?::\s*[^=\n]{1,120}?)?\s*=\s*(?![=>])\S")
 _RAISES = re.compile(r"\b(?:raise|throw|panic!?|abort)\b|\bErr\(|errors\.New")
 _RETURNS = re.compile(r"^\s*return\b")
 _ASKS_VALUE = re.compile(r"\b(?:defaults?|value|set to|how many|how long|how often|how large|limit|version|timeout)\b")
@@ -162,18 +170,23 @@ def _named(passage: Passage, lines: Sequence[str], asked: _Asked) -> float:
 
 
 def _defines(line: str, names: Collection[str]) -> bool:
+    return _defined(line) in names
+
+
+def _defined(line: str) -> str:
+    """The name that `line` defines, "" when it defines none."""
     match = _DEFINITION.match(line)
-    return bool(match) and match[1] in names
+    return next(filter(None, match.groups()), "") if match else ""
 
 
 def _enclosing(lines: Sequence[str], index: int) -> int | None:
     """The line that defines what line `index` is in (itself, if it defines); None when the passage has no such line."""
-    if _DEFINITION.match(lines[index]):
+    if _defined(lines[index]):
         return index
     indent = _indent(lines[index])
     for above in range(index - 1, -1, -1):
         if lines[above].strip() and _indent(lines[above]) < indent:
-            if _DEFINITION.match(lines[above]):
+            if _defined(lines[above]):
                 return above
             if not lines[above].lstrip().startswith((")", "]", "}")):
                 indent = _indent(lines[above])
@@ -211,14 +224,15 @@ def _statement(lines: Sequence[str], index: int, most: int) -> range:
 
 def _symbol(passage: Passage, lines: Sequence[str], head: int | None) -> str:
     """The dotted name of what is quoted: the definition's own, below the passage's symbol where that encloses it."""
-    match = _DEFINITION.match(lines[head]) if head is not None else None
-    if match is None or passage.symbol.rsplit(".", 1)[-1] == match[1]:
+    name = _defined(lines[head]) if head is not None else ""
+    *outer, last = passage.symbol.split(".")
+    if not name or last == name:
         return passage.symbol
     scope = passage.symbol if _indent(lines[head or 0]) else ""
-    first = next((m[1] for m in map(_DEFINITION.match, lines) if m), "")
-    if scope and first != match[1] and passage.symbol.rsplit(".", 1)[-1] == first and "." in passage.symbol:
-        scope = passage.symbol.rsplit(".", 1)[0]  # the passage's first method, and this is the one after it
-    return f"{scope}.{match[1]}" if scope else match[1]
+    first = next(filter(None, map(_defined, lines)), "")
+    if scope and outer and first == last:
+        scope = ".".join(outer)  # the passage begins with one method, and this is another after it
+    return f"{scope}.{name}" if scope else name
 
 
 def _spans(chosen: set[int], start_line: int) -> tuple[tuple[int, int], ...]:

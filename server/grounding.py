@@ -25,8 +25,8 @@ class Groundedness:
 
     `names_in_lines` and `literals_in_lines` stand in the lines that answer best (the extractive answer's first quote);
     `names_elsewhere` in another passage or anywhere in the index; `unknown` names nowhere. `found_code_lines` stand in
-    a passage. A sentence is supported when it marks a checked passage that holds a name or word of it, or when all its
-    names and literals stand in the lines that answer. `repeated`: sentences that were said before.
+    a passage. A sentence is cited when it marks a checked passage that holds a name or word of it; supported when it is
+    cited, or when all its names and literals stand in the lines that answer. `repeated`: sentences said before.
     """
 
     names: int
@@ -37,6 +37,7 @@ class Groundedness:
     code_lines: int
     found_code_lines: int
     sentences: int
+    cited_sentences: int
     supported_sentences: int
     repeated: int
     unknown: tuple[str, ...]
@@ -95,7 +96,8 @@ def measure(answer: str, question: str, sources: Sources) -> Groundedness:
     passages = [_Text.of(p.path, p.symbol, p.text) for p in sources.passages]
     in_lines = [name for name in names if lines.has_name(name)]
     elsewhere = [n for n in names if n not in in_lines and (any(p.has_name(n) for p in passages) or sources.knows(n))]
-    supported = [s for s in claims.sentences if _is_cited(s, passages, sources) or _stands_in(s, lines, asked)]
+    cited = [s for s in claims.sentences if _is_cited(s, passages, sources)]
+    supported = [s for s in claims.sentences if s in cited or _stands_in(s, lines, asked)]
     return Groundedness(
         names=len(names),
         names_in_lines=len(in_lines),
@@ -105,6 +107,7 @@ def measure(answer: str, question: str, sources: Sources) -> Groundedness:
         code_lines=len(claims.code_lines),
         found_code_lines=_count_found(claims.code_lines, sources.passages),
         sentences=len(claims.sentences),
+        cited_sentences=len(cited),
         supported_sentences=len(supported),
         repeated=_repeated(claims),
         unknown=tuple(name for name in names if name not in in_lines and name not in elsewhere),

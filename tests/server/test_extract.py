@@ -72,6 +72,23 @@ def test_it_is_written_with_its_place_its_marker_and_real_line_numbers(found):
         assert "\n".join(whole[start - 11 : end - 10]) in "\n".join(quote.lines)
 
 
+@pytest.mark.parametrize(
+    ("code", "head"),
+    [
+        ('func (s *Server) Listen(addr string) error {\n\treturn errors.New("no address")\n}\n', 0),
+        ("export const listen = async (addr: string) => {\n  throw new Error('no address')\n}\n", 0),
+        ("class Server {\n  listen(addr) {\n    if (!addr) {\n      throw new Error('no address')\n", 1),
+        ('  public void listen(String addr) throws IOException {\n    throw new Error("no address");\n', 0),
+        ('pub fn listen(addr: &str) -> Result<(), Error> {\n    return Err(Error::new("no address"))\n}\n', 0),
+        ("static int listen(const char *addr) {\n    abort(); /* no address */\n}\n", 0),
+    ],
+)
+def test_the_head_of_what_a_line_is_in_is_found_in_other_languages(code, head, passage):
+    quote = first("What does listen raise when there is no address?", [passage("server", code)])
+    assert code.splitlines()[head] in quote.lines
+    assert quote.symbol.lower().endswith("listen")
+
+
 def test_nothing_is_quoted_where_no_word_is_shared(found):
     assert extract("How do bananas ripen?", found) == ()
     assert extract("MAX_RETRIES?", []) == ()

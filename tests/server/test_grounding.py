@@ -1,8 +1,13 @@
 """What of an answer can be found: names, values, quoted code, cited sentences; and what exists nowhere."""
 
+import time
+from dataclasses import replace
+
 import pytest
 
+from indexer.named import names_in
 from server.claims import literals_of, names_of, read_claims
+from server.disagree import disagreements
 from server.extract import extract
 from server.grounding import ELSEWHERE, Sources, measure
 
@@ -97,6 +102,17 @@ def test_names_are_what_no_english_word_looks_like(text, names):
 def test_literals_are_numbers_and_what_is_marked_as_a_value():
     text = "It is 30, 1_000 or 2.5; `True`, `'utf-8'` or `b\"x\"`, not True, v2, a1, x-9 or 3.11.2b."
     assert literals_of(text) == ["30", "1_000", "2.5", "True", "'utf-8'", 'b"x"']
+
+
+@pytest.mark.parametrize("piece", ["a", "a ", "(", "a: ", "`a` ", "a.b", "a/", "-", "a= ", "`", "[1] ", "1_", "a(a "])
+def test_no_text_however_odd_takes_long_to_read(piece, passage):
+    text = piece * (30_000 // len(piece))
+    started = time.process_time()
+    read_claims(text)
+    names_in(text)
+    extract(text[:8_000], [passage(text=text)])
+    disagreements([passage(text=text), replace(passage(text=text), language="markdown")])
+    assert time.process_time() - started < 3
 
 
 def test_lists_links_and_open_blocks_are_read():

@@ -9,7 +9,7 @@ from indexer.index import IndexUnavailable
 from server.assist import Text, Wish, answer
 from server.engine import EngineError
 from server.generation import GenerationError
-from server.prompt import Question
+from server.prompt import Question, Turn
 
 CODE = "def load(path, max_age=30):\n    if not path:\n        raise MissingPath(path)\n    return read_all(path)\n"
 QUESTION = Question("Which exception does load raise for a missing path?")
@@ -47,7 +47,7 @@ async def test_a_small_models_invention_is_left_out_and_the_code_stands_in_its_p
     assert "raise MissingPath(path)" in done.answer
     assert "NoSuchThing" not in done.answer
     assert [n for n in done.notices if "left out" in n] == [
-        "The model's words are left out: too little of them stands on your code (0.17)."
+        "The model's words are left out: too little of them stands on your code (groundedness 0.17)."
     ]
     assert done.groundedness == 1.0
     assert [c.index for c in done.citations] == [1]
@@ -56,7 +56,7 @@ async def test_a_small_models_invention_is_left_out_and_the_code_stands_in_its_p
 async def test_a_small_models_grounded_words_follow_the_code(ask):
     done = await ask(GROUNDED, code_first=True)
     assert done.answer.startswith(QUOTED)
-    assert done.answer.endswith(f"In the model's words:\n\n{GROUNDED}")
+    assert done.answer.endswith(f"which may be wrong where the code above is not:\n\n{GROUNDED}")
     assert not [n for n in done.notices if "left out" in n]
 
 
@@ -73,6 +73,12 @@ async def test_a_larger_models_words_come_at_once_and_the_code_follows_when_they
     assert done.answer.startswith(INVENTED)
     assert "What the code says:\n\n`load` in `app.py`" in done.answer
     assert any("groundedness 0.17" in notice for notice in done.notices)
+
+
+async def test_a_larger_models_words_that_cite_nothing_are_followed_by_the_code(ask):
+    done = await ask("It raises `MissingPath`.")
+    assert done.answer.startswith("It raises `MissingPath`.\n\nWhat the code says:\n\n`load`")
+    assert done.notices == ()
 
 
 async def test_a_larger_models_grounded_words_stand_alone(ask):
@@ -142,6 +148,20 @@ async def test_what_is_named_comes_first_and_every_place_once(ask, passage):
 
     done = await ask(GROUNDED, Question("What does Named do?"), [other, passage("c.py"), named], find_named=find_named)
     assert [p.path for p in done.passages] == ["b.py", "a.py", "c.py"]
+
+
+async def test_a_follow_up_looks_for_what_the_turn_before_named(scripted, doors, passage):
+    looked = []
+
+    async def find_named(text, overlays):
+        looked.append(text)
+        return [passage(text=CODE)]
+
+    turns = (Turn("user", "What does load do?"), Turn("assistant", "It loads."))
+    question = Question("Which exception does it raise?", conversation=turns)
+    done = (await events(question, doors(scripted([GROUNDED]), [passage("z.py")], find_named=find_named)))[-1]
+    assert looked == ["Which exception does it raise?\nWhat does load do?"]
+    assert done.passages[0].path == "app.py"
 
 
 async def test_markers_mean_the_same_passage_when_the_prompt_had_no_room_for_one(ask, passage):
