@@ -15,6 +15,7 @@ import typer
 from indexer.workspace import Workspace, find_workspace
 from server.adapter_commands import adapters_app, loss_line
 from server.feedback_commands import feedback_app
+from server.mcp_command import mcp
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -48,6 +49,7 @@ app = typer.Typer(
 )
 app.add_typer(adapters_app, name="adapters")
 app.add_typer(feedback_app, name="feedback")
+app.command()(mcp)
 
 WorkspaceOption = Annotated[
     Path | None,
