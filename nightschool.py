@@ -14,6 +14,7 @@ import typer
 
 from indexer.workspace import Workspace, find_workspace
 from server.adapter_commands import adapters_app, loss_line
+from server.doctor_command import doctor
 from server.feedback_commands import feedback_app
 from server.mcp_command import mcp
 
@@ -49,6 +50,7 @@ app = typer.Typer(
 )
 app.add_typer(adapters_app, name="adapters")
 app.add_typer(feedback_app, name="feedback")
+app.command()(doctor)
 app.command()(mcp)
 
 WorkspaceOption = Annotated[
