@@ -16,10 +16,12 @@ import typer
 
 from indexer.workspace import Workspace, find_workspace
 from server.adapter_commands import adapters_app, loss_line
+from server.doctor_command import doctor
 from server.feedback_commands import feedback_app
 from trainer.front import Front
 from trainer.night_command import add_night
 from trainer.sweep_command import add_sweep
+from server.mcp_command import mcp
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -52,6 +54,8 @@ app = typer.Typer(
 )
 app.add_typer(adapters_app, name="adapters")
 app.add_typer(feedback_app, name="feedback")
+app.command()(doctor)
+app.command()(mcp)
 
 WorkspaceOption = Annotated[
     Path | None,

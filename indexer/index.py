@@ -253,6 +253,14 @@ class Index:
         with translated_errors(self._parts.workspace):
             return is_known(name, self._parts)
 
+    def read(self, path: str) -> str | None:
+        """What the indexed file at `path` says now, secrets masked; None for a file that is not in the index."""
+        with translated_errors(self._parts.workspace):
+            if self._parts.catalogue.file_hash(path) is None:
+                return None
+        current = CurrentTexts(self._parts, {})
+        return current.masked(path) if current.source(path) else None
+
     def explain(self, path: str) -> str:
         """One line: why the file at `path` is, or is not, in the index."""
         with translated_errors(self._parts.workspace):

@@ -43,7 +43,7 @@ class Event:
 class Backend:
     """A running backend of one workspace. An async context manager; every call raises `BackendUnavailable`."""
 
-    def __init__(self, url: str, token: str, pid: int) -> None:
+    def __init__(self, url: str, token: str, pid: int, transport: httpx.AsyncBaseTransport | None = None) -> None:
         self.url = url
         self.pid = pid
         self._http = httpx.AsyncClient(
@@ -51,6 +51,7 @@ class Backend:
             headers={"Authorization": f"Bearer {token}"},
             # An answer may wait for an engine that takes two minutes to start; connecting never takes long on loopback.
             timeout=httpx.Timeout(600, connect=5),
+            transport=transport,
             trust_env=False,  # a proxy variable must not send questions about private code elsewhere
         )
 

@@ -20,16 +20,20 @@ from starlette.exceptions import HTTPException
 
 from indexer.index import IndexUnavailable
 from server.adapter import AdapterError, UnknownAdapter, list_adapters, promote, rollback
-from server.assist import AnswerEvent, Done, Notice, Text, Wish, answer
+from server.answering import RETRY_AFTER_S, Answers, Queue, TooManyQuestions, named_events
+from server.assist import AnswerEvent, Done, Wish
 from server.auth import PUBLIC_PATHS, Gate
 from server.backend import Backend
+from server.client import BackendUnavailable, Event
 from server.engine import EngineError
 from server.feedback import Feedback, FeedbackError, UnknownAnswer
-from server.feedback_api import FeedbackBody, written_down
+from server.feedback_api import FeedbackBody
 from server.fim_api import CompletionRequest, read_completion, text_completion_json
 from server.generation import Finish, GenerationError, Sampling
 from server.leaving import ClientLeft, unless_left
 from server.logs import RequestLog
+from server.mcp import Doors as McpDoors
+from server.mcp import McpSessions, own_client
 from server.metrics import CONTENT_TYPE, Metrics
 from server.openai_api import (
     CHAT_ID_PREFIX,
@@ -43,7 +47,7 @@ from server.openai_api import (
     read_chat,
 )
 from server.prompt import Question, Turn
-from server.shapes import Json, done_json, search_json
+from server.shapes import Json, code_json, done_json, search_json
 from server.ui import UI_PATHS, add_ui_routes
 
 
@@ -73,38 +77,21 @@ class AskBody(BaseModel):
 def make_app(backend: Backend, token: str) -> FastAPI:
     """The whole HTTP application over an open backend."""
     # No /docs: FastAPI's page loads its scripts from outside the machine.
-    app = FastAPI(title="nightschool", docs_url=None, redoc_url=None)
+    sessions = McpSessions()
+    app = FastAPI(title="nightschool", docs_url=None, redoc_url=None, lifespan=sessions.lifespan)
     metrics, public = Metrics(), PUBLIC_PATHS | UI_PATHS
     app.add_middleware(Gate, token=token, body_bytes=backend.settings.body_bytes, public=public)
     app.add_middleware(RequestLog, note=metrics.note_request)
     _add_errors(app)
     _add_state_routes(app, backend, metrics)
-    app.state.queue = _Queue(backend.settings.queue)
-    _add_answer_routes(app, backend, app.state.queue, metrics)
+    app.state.queue = Queue(backend.settings.queue)
+    answers = Answers(backend, app.state.queue, metrics, Feedback(backend.workspace))
+    _add_answer_routes(app, backend, answers)
     _add_adapter_routes(app, backend)
+    doors = McpDoors(own_client(app, token).get, partial(_ask_here, answers))
+    app.router.routes += sessions.routes(doors, backend.settings.body_bytes)
     add_ui_routes(app, backend)
     return app
-
-
-class _Queue:
-    """How many questions are in work or waiting; the one too many is told to come back."""
-
-    def __init__(self, most: int) -> None:
-        self._most = most
-        self._held = 0
-
-    async def held(self, events: AsyncGenerator[AnswerEvent]) -> AsyncGenerator[AnswerEvent]:
-        """`events`, counted while they run. Raises `HTTPException` 429 before the first when there are too many."""
-        if self._held >= self._most:
-            raise HTTPException(429, f"{self._most} questions are waiting already", {"Retry-After": "5"})
-        self._held += 1
-        try:
-            # Closed with us: a reader that leaves must stop the model now, not when the collector comes by.
-            async with aclosing(events):
-                async for event in events:
-                    yield event
-        finally:
-            self._held -= 1
 
 
 def _add_state_routes(app: FastAPI, backend: Backend, metrics: Metrics) -> None:
@@ -143,6 +130,17 @@ def _add_state_routes(app: FastAPI, backend: Backend, metrics: Metrics) -> None:
         metrics.note_search(seconds)
         return search_json(q, seconds * 1000, passages)
 
+    @app.get("/code", summary="Lines of an indexed file as it is now, secrets masked")
+    async def code(
+        path: Annotated[str, Query(min_length=1, max_length=4096)],
+        start_line: Annotated[int, Query(ge=1)] = 1,
+        end_line: Annotated[int | None, Query(ge=1, description="inclusive; default: the last line")] = None,
+    ) -> Json:
+        text = await asyncio.to_thread(backend.keeper.index.read, path)
+        if text is None:
+            raise HTTPException(404, f"{path} is not in the index; /index/explain?path= says why")
+        return code_json(path, text, start_line, end_line)
+
     @app.get("/metrics", summary="For Prometheus")
     async def tell_metrics() -> Response:
         metrics.note_limit(backend.settings.queue)
@@ -162,36 +160,28 @@ def _add_state_routes(app: FastAPI, backend: Backend, metrics: Metrics) -> None:
         return {"path": path, "why": await asyncio.to_thread(backend.keeper.index.explain, path)}
 
 
-def _add_answer_routes(app: FastAPI, backend: Backend, queue: _Queue, metrics: Metrics) -> None:
-    feedback = Feedback(backend.workspace)
-
-    def begin(question: Question, wish: Wish, answer_id: str, door: str) -> AsyncGenerator[AnswerEvent]:
-        events = answer(question, wish, backend.doors)
-        if backend.settings.feedback:
-            events = written_down(events, feedback, answer_id, question)
-        return queue.held(metrics.observed(events, door))
-
+def _add_answer_routes(app: FastAPI, backend: Backend, answers: Answers) -> None:
     @app.post("/feedback", status_code=204, summary="What became of an answer: kept or not, edited")
     async def note_feedback(body: FeedbackBody) -> None:
         if not backend.settings.feedback:
             raise HTTPException(403, "nothing is written down here: set [server] feedback = true, then ask again")
         answer_id = body.id.removeprefix(CHAT_ID_PREFIX)
-        await asyncio.to_thread(feedback.note_verdict, answer_id, body.kept, body.edited)
+        await asyncio.to_thread(answers.feedback.note_verdict, answer_id, body.kept, body.edited)
 
     @app.post("/ask", summary="A grounded answer, as JSON or as server-sent events")
     async def ask(body: AskBody, request: Request) -> Response:
         question, wish = _read_ask(body, backend)
         answer_id = new_id()
-        events = begin(question, wish, answer_id, "ask")
+        events = answers.begin(question, wish, answer_id, "ask")
         if "text/event-stream" in request.headers.get("accept", ""):
-            return await _streaming(request, events, lambda events: _ask_events(events, answer_id))
+            return await _streaming(request, events, lambda events: _ask_stream(events, answer_id))
         return JSONResponse({"id": answer_id, **done_json(await unless_left(request, _last(events)))})
 
     @app.post("/v1/chat/completions", summary="OpenAI's chat completions, with retrieval inside")
     async def chat(body: ChatRequest, request: Request) -> Response:
         question, wish = read_chat(body, backend.serving.base_model.name, backend.settings)
         answer_id = new_id()
-        events = begin(question, wish, answer_id, "chat")
+        events = answers.begin(question, wish, answer_id, "chat")
         if body.stream:
             usage = body.stream_options is not None and body.stream_options.include_usage
             shape = partial(completion_stream, answer_id=answer_id, model=body.model, usage=usage)
@@ -207,7 +197,7 @@ def _add_answer_routes(app: FastAPI, backend: Backend, queue: _Queue, metrics: M
                 return [piece async for piece in pieces]
 
         whole = text_completion_json(await unless_left(request, complete()), body.model)
-        metrics.note_tokens(whole["usage"]["prompt_tokens"], whole["usage"]["completion_tokens"])
+        answers.metrics.note_tokens(whole["usage"]["prompt_tokens"], whole["usage"]["completion_tokens"])
         return whole
 
     @app.get("/v1/models", summary="The adapter in service, the kept versions, the base model")
@@ -252,18 +242,22 @@ def _read_ask(body: AskBody, backend: Backend) -> tuple[Question, Wish]:
     return question, Wish(body.retrieval, passages, body.adapter, sampling, explain=body.explain)
 
 
-async def _ask_events(events: AsyncGenerator[AnswerEvent], answer_id: str) -> AsyncGenerator[bytes]:
+async def _ask_here(answers: Answers, body: Json) -> AsyncGenerator[Event]:
+    """`/ask` for what stands in this process."""
+    question, wish = _read_ask(AskBody.model_validate(body), answers.backend)
+    answer_id = new_id()
     try:
-        async for event in events:
-            match event:
-                case Notice(text):
-                    yield _sse("notice", {"text": text})
-                case Text(delta):
-                    yield _sse("text", {"delta": delta})
-                case Done() as done:
-                    yield _sse("done", {"id": answer_id, **done_json(done)})
-    except (GenerationError, ValueError) as error:
-        yield _sse("error", {"message": str(error)})
+        async with aclosing(named_events(answers.begin(question, wish, answer_id, "mcp"), answer_id)) as events:
+            async for event in events:
+                yield event
+    except TooManyQuestions as error:
+        raise BackendUnavailable(str(error)) from error
+
+
+async def _ask_stream(events: AsyncGenerator[AnswerEvent], answer_id: str) -> AsyncGenerator[bytes]:
+    async with aclosing(named_events(events, answer_id)) as named:
+        async for event in named:
+            yield _sse(event.name, event.data)
 
 
 async def _streaming(request: Request, events: AsyncGenerator[AnswerEvent], shape: Any) -> StreamingResponse:
@@ -322,6 +316,12 @@ def _add_errors(app: FastAPI) -> None:
     @app.exception_handler(UnknownAdapter)
     async def unknown(_: Request, error: UnknownAdapter) -> JSONResponse:
         return said(404, str(error), param="model", code="model_not_found")
+
+    @app.exception_handler(TooManyQuestions)
+    async def too_many(_: Request, error: TooManyQuestions) -> JSONResponse:
+        response = said(429, str(error), code="queue_full")
+        response.headers["Retry-After"] = str(RETRY_AFTER_S)
+        return response
 
     @app.exception_handler(AdapterError)
     async def bad_adapter(_: Request, error: AdapterError) -> JSONResponse:

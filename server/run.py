@@ -52,7 +52,7 @@ async def _serve(workspace: Workspace, settings: ServerSettings, beside: Callabl
     token = read_or_make_token(workspace)
     with _listen(settings) as listener:
         async with open_backend(workspace, say) as backend:
-            server = _Server(uvicorn.Config(make_app(backend, token), log_level="warning", lifespan="off"))
+            server = _Server(uvicorn.Config(make_app(backend, token), log_level="warning", lifespan="on"))
             _announce(backend, listener)
             try:
                 async with _running(beside):
@@ -97,6 +97,7 @@ class _Server(uvicorn.Server):
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         self.force_exit = True
         await super().shutdown(sockets)
+        await self.lifespan.shutdown()  # which uvicorn leaves out when it is forced
 
 
 def _listen(settings: ServerSettings) -> socket.socket:

@@ -67,6 +67,31 @@ class ScriptedModel:
             self.stopped += 1
 
 
+class SlowModel:
+    """Never ends; `stopped` is set when it is told to."""
+
+    adapter = None
+    base_model = "slow"
+    context_tokens = 4096
+
+    def __init__(self, writes_at_once):
+        self.writes_at_once = writes_at_once
+        self.begun, self.stopped = asyncio.Event(), asyncio.Event()
+
+    def count_tokens(self, text):
+        return len(text.split())
+
+    async def generate(self, messages, sampling):
+        try:
+            self.begun.set()
+            if self.writes_at_once:
+                yield "word "
+            while True:
+                await asyncio.sleep(3600)
+        finally:
+            self.stopped.set()
+
+
 def make_doors(
     model: ScriptedModel | Exception,
     passages: Sequence[Passage] | Exception = (),
@@ -103,6 +128,11 @@ def scripted() -> type[ScriptedModel]:
 
 
 @pytest.fixture
+def slow_model() -> type[SlowModel]:
+    return SlowModel
+
+
+@pytest.fixture
 def doors() -> Callable[..., Doors]:
     return make_doors
 
@@ -116,7 +146,7 @@ def workspace(tmp_path):
 def make_backend(workspace):
     """Makes a backend over a model (or the failure to have one) and one passage; fields of the settings by name."""
 
-    def make(model=None, passages=None, **settings):
+    def make(model=None, passages=None, index=None, **settings):
         serving = SimpleNamespace(
             state=EngineState("ready"),
             adapter="2026-01-01-0000-abc",
@@ -124,7 +154,7 @@ def make_backend(workspace):
         )
         found = [make_passage()] if passages is None else passages
         opened = make_doors(ScriptedModel() if model is None else model, found)
-        return Backend(workspace, ServerSettings(**settings), IndexKeeper(index=None, reason=""), serving, opened)
+        return Backend(workspace, ServerSettings(**settings), IndexKeeper(index, reason=""), serving, opened)
 
     return make
 
@@ -151,7 +181,7 @@ def live(workspace, make_backend):
     async def serve(model=None, **settings):
         token = read_or_make_token(workspace)
         app = make_app(make_backend(model, **settings), token)
-        server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="warning", lifespan="off", ws="none"))
+        server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="warning", lifespan="on", ws="none"))
         server.capture_signals = nullcontext
         running = asyncio.create_task(server.serve())
         async with asyncio.timeout(10):
@@ -159,9 +189,11 @@ def live(workspace, make_backend):
                 await asyncio.sleep(0.005)
         port = server.servers[0].sockets[0].getsockname()[1]
         headers = {"Authorization": f"Bearer {token}"}
-        async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", headers=headers, trust_env=False) as http:
+        async with httpx.AsyncClient(
+            timeout=10, base_url=f"http://127.0.0.1:{port}", headers=headers, trust_env=False
+        ) as http:
             yield http
-        server.should_exit = server.force_exit = True
+        server.should_exit = True
         await running
 
     return serve

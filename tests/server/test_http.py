@@ -133,7 +133,7 @@ async def test_every_route_but_the_public_ones_asks_for_the_token(client):
         paths = [
             (method, route.path.replace("{version}", "x"))
             for route in http._transport.app.routes
-            for method in route.methods - {"HEAD"}
+            for method in (route.methods or {"GET", "POST", "DELETE"}) - {"HEAD"}
         ]
         assert len(paths) > 10
         refused = {path for method, path in paths if (await http.request(method, path)).status_code == 401}

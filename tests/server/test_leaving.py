@@ -6,31 +6,6 @@ import httpx
 import pytest
 
 
-class SlowModel:
-    """Never ends; `stopped` is set when it is told to."""
-
-    adapter = None
-    base_model = "slow"
-    context_tokens = 4096
-
-    def __init__(self, writes_at_once):
-        self.writes_at_once = writes_at_once
-        self.begun, self.stopped = asyncio.Event(), asyncio.Event()
-
-    def count_tokens(self, text):
-        return len(text.split())
-
-    async def generate(self, messages, sampling):
-        try:
-            self.begun.set()
-            if self.writes_at_once:
-                yield "word "
-            while True:
-                await asyncio.sleep(3600)
-        finally:
-            self.stopped.set()
-
-
 @pytest.mark.parametrize("writes_at_once", [True, False])
 @pytest.mark.parametrize(
     ("path", "body", "accept"),
@@ -41,8 +16,8 @@ class SlowModel:
         ("/v1/chat/completions", {"messages": [{"role": "user", "content": "q?"}], "stream": True}, "*/*"),
     ],
 )
-async def test_a_client_that_leaves_stops_the_model(path, body, accept, writes_at_once, live):
-    model = SlowModel(writes_at_once)
+async def test_a_client_that_leaves_stops_the_model(path, body, accept, writes_at_once, live, slow_model):
+    model = slow_model(writes_at_once)
     async with live(model) as http:
         request = asyncio.create_task(http.post(path, json=body, headers={"Accept": accept}))
         await asyncio.wait_for(model.begun.wait(), 5)
