@@ -20,7 +20,7 @@ from trainer.job import Note, Stage
 from trainer.night_record import NightRecord, keep_record, new_record, send_to_webhook
 from trainer.night_state import NightState, last_finished, load_state, save_state, settings_mark
 from trainer.only_one import NightBusy, only_one
-from trainer.promote import Margins, Verdict, decide
+from trainer.promote import Served, Verdict, decide
 from trainer.proving import Proof, Proved, make_proof, prove
 from trainer.readiness import disk_needed, look_at_machine, too_little_changed, what_is_missing
 from trainer.report import NightReport, write_reports
@@ -62,11 +62,11 @@ class NightPlan:
 
 
 def run_night(
-    workshop: Workshop, *, force: bool = False, check_engine: Callable[[Adapter], str] | None = None
+    workshop: Workshop, *, force: bool = False, check_engine: Callable[[Adapter], Served] | None = None
 ) -> NightReport:
     """From yesterday's code to a better adapter in service, or to the reason there is none.
 
-    `check_engine` says why the engine cannot serve an adapter, "" when it can; without one the gate has no such line.
+    `check_engine` says how a real engine takes an adapter; without one the gate has no such line.
     Raises `NightBusy`, `TrainingError`, `EmptyCorpus`; what is in service is then as it was.
     """
     workspace, settings, base, tell = workshop.workspace, workshop.settings, workshop.base, workshop.tell
@@ -82,8 +82,8 @@ def run_night(
         evidence = proved.evidence
         if check_engine is not None:
             tell(Stage("asking the engine"))
-            evidence = replace(evidence, engine_fault=check_engine(adapter))
-        verdict = decide(evidence, Margins(settings.min_gain, settings.max_forgetting, settings.min_files))
+            evidence = replace(evidence, served=check_engine(adapter))
+        verdict = decide(evidence, settings.margins())
         if verdict.promote:
             promote(workspace.adapters, adapter.version)
         report = _report(state, proof, corpus, adapter, in_service, proved, verdict)
@@ -94,7 +94,7 @@ def run_night(
 
 
 def run_and_record(
-    workshop: Workshop, *, force: bool = False, check_engine: Callable[[Adapter], str] | None = None
+    workshop: Workshop, *, force: bool = False, check_engine: Callable[[Adapter], Served] | None = None
 ) -> NightReport:
     """`run_night`, and whatever becomes of it is on disk (`trainer/night_record.py`) and told to the webhook."""
     began = datetime.now(UTC)

@@ -102,23 +102,17 @@ def _tables(report: NightReport) -> dict[str, Table]:
     if report.outcome == "skipped":
         return {}
     newer = "newer code" if report.is_next_day else "held-out files"
-    head = (
-        "arm",
-        "retrieval",
-        f"bits per byte, {newer}",
-        "other people's code",
-        "names that exist",
-        "refused",
-        "stopped",
-    )
+    head = ("arm", "retrieval", f"bits per byte, {newer}", "other people's code", *_ANSWER_HEAD)
     arms = [
         (
-            row.arm, "on" if row.retrieval else "off", _number(row.newer_code), _number(row.elsewhere),
-            *((f"{row.answers.valid_names} of {row.answers.names}", f"{row.answers.refused} of {row.answers.unreal}",
-               f"{row.answers.stopped} of {row.answers.answers}") if row.answers else ("", "", "")),
+            row.arm,
+            "on" if row.retrieval else "off",
+            _number(row.newer_code),
+            _number(row.elsewhere),
+            *_answer_cells(row),
         )
         for row in report.rows
-    ]  # fmt: skip
+    ]
     verdict = [(line.rule, line.measured, "passed" if line.passed else "NOT PASSED") for line in report.verdict]
     facts = {"trained on": report.commit[:12], "proved on": report.newer_commit[:12], "base model": report.base_model}
     hyper = report.manifest.get("hyper_parameters", {})
@@ -131,6 +125,28 @@ def _tables(report: NightReport) -> dict[str, Table]:
         "Hyper-parameters": (("", ""), [(name, str(value)) for name, value in hyper.items()]),
         "Seconds by stage": (("", ""), [(name, f"{value:.1f}") for name, value in report.seconds.items()]),
     }
+
+
+_ANSWER_HEAD = ("names that exist", "recall: exact, F1", "refused", "file: F1", "canaries", "stopped")
+
+
+def _answer_cells(row: Row) -> tuple[str, ...]:
+    """Counts and means of an arm's answers; "" where nothing of the kind was asked."""
+    found = row.answers
+    if found is None:
+        return ("",) * len(_ANSWER_HEAD)
+    return (
+        _of(found.valid_names, found.names),
+        f"{_of(found.recall_exact, found.recall)}, {found.recall_f1:.2f}" if found.recall else "",
+        _of(found.refused, found.unreal),
+        f"{found.file_f1:.2f} ({found.files})" if found.files else "",
+        _of(found.canaries_passed, found.canaries),
+        _of(found.stopped, found.answers),
+    )
+
+
+def _of(part: int, whole: int) -> str:
+    return f"{part} of {whole}" if whole else ""
 
 
 def _number(value: float | None) -> str:

@@ -16,11 +16,13 @@ from server.base_model import BaseModel
 from trainer.job import Stage, TrainingEvent
 from trainer.night import NightBusy, Workshop, plan_night, run_night
 from trainer.process import Runner
+from trainer.promote import Served
 from trainer.settings import TrainerSettings
 
 SETTINGS = TrainerSettings(
     max_steps=30, row_tokens=256, example_tokens=256, rank=8, alpha=16, learning_rate=2e-2, backend="trl",
     held_out_tokens=300, proof_bytes=500, questions=2, answer_tokens=8, min_files=2, max_forgetting=5.0,
+    margin_canaries=1, margin_ends=1, margin_recall=1, margin_names=1, margin_refusals=1,
 )  # fmt: skip
 
 
@@ -120,7 +122,7 @@ def test_an_adapter_the_engine_cannot_load_is_not_promoted(
     place, _ = workspace
     report = run_night(
         Workshop(place, SETTINGS, tiny_base, lambda _: None, in_this_process),
-        check_engine=lambda _: "it never answered",
+        check_engine=lambda _: Served("it never answered"),
     )
     assert (report.outcome, report.reason) == ("refused", "the engine loads it: it never answered")
     assert read_current(place.adapters) is None
