@@ -103,6 +103,10 @@ class History:
         )  # fmt: skip
         return list(_read_hunks(text))
 
+    def subjects(self, older: str, newer: str) -> list[str]:
+        """The first lines of the messages of the commits after `older` up to `newer`, the newest first."""
+        return self._run("log", "--no-merges", "--format=%s", f"{older}..{newer}", "--", ".").splitlines()
+
     def removed_text(self, older: str, newer: str) -> str:
         """The lines that `older` has and `newer` has not, one after the other."""
         text = self._run(
