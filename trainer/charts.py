@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import io
 import re
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
+
+from matplotlib import rc_context
+from matplotlib.figure import Figure
 
 # Read on white and on near-black alike (contrast above 4.5 on both is not to be had: text is in the middle).
 _INK, _BLUE, _GREEN, _RED = "#7d858f", "#2f81f7", "#2da44e", "#d1242f"
@@ -28,6 +32,7 @@ class NightPoint:
     change: float
 
 
+@rc_context(_STYLE)
 def loss_chart(losses: Sequence[float], before: float | None, after: float | None) -> str:
     """Training loss by step, its mean over ten steps, and the held-out losses where they were measured."""
     figure, axes = _figure(7.0, 2.8)
@@ -45,6 +50,7 @@ def loss_chart(losses: Sequence[float], before: float | None, after: float | Non
     return _svg(figure, "loss")
 
 
+@rc_context(_STYLE)
 def mix_chart(tokens: Mapping[str, int]) -> str:
     """Tokens by kind of example, the most first."""
     kinds = sorted(tokens.items(), key=lambda item: item[1])
@@ -58,6 +64,7 @@ def mix_chart(tokens: Mapping[str, int]) -> str:
     return _svg(figure, "mix")
 
 
+@rc_context(_STYLE)
 def history_chart(nights: Sequence[NightPoint]) -> str:
     """The change of bits per byte on newer code by night, coloured by what was decided."""
     figure, axes = _figure(7.0, 2.6)
@@ -80,20 +87,16 @@ def history_chart(nights: Sequence[NightPoint]) -> str:
 
 def _figure(width: float, height: float) -> tuple[Any, Any]:
     # Figure by itself, not pyplot: nothing global is kept, and no display is asked for.
-    from matplotlib import rc_context
-    from matplotlib.figure import Figure
-
-    with rc_context(_STYLE):
-        figure = Figure(figsize=(width, height))
-        return figure, figure.add_subplot()
+    figure = Figure(figsize=(width, height))
+    return figure, figure.add_subplot()
 
 
 def _svg(figure: Any, name: str) -> str:
-    from matplotlib import rc_context
-
     text = io.StringIO()
     # The salt keeps the ids of two charts on one page apart, and the same from one run to the next.
-    with rc_context({**_STYLE, "svg.hashsalt": name}):
+    with rc_context({"svg.hashsalt": name}), warnings.catch_warnings():
+        # Text stays text: the reader's fonts show what ours only measures.
+        warnings.filterwarnings("ignore", message="Glyph .* missing")
         figure.savefig(text, format="svg", bbox_inches="tight", transparent=True, metadata={"Date": None})
     whole = text.getvalue()
     # In a page of HTML names need no namespaces; without them nothing in it is an address.

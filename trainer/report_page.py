@@ -57,8 +57,12 @@ def _learnt(report: NightReport) -> str:
     commits = "".join(f"<li>{escape(subject)}</li>" for subject in new.subjects)
     more = f"<li>and {new.commits - len(new.subjects)} more</li>" if new.commits > len(new.subjects) else ""
     files = _table((("file", "lines added"), [(path, str(lines)) for path, lines in new.files]))
-    text = f"<p>{new.commits} commits since the night of {escape(new.since)}.</p><ul>{commits}{more}</ul>"
+    text = f"<p>{_commits(new.commits)} since the night of {escape(new.since)}.</p><ul>{commits}{more}</ul>"
     return _section("Learnt since then", text + (files if new.files else ""))
+
+
+def _commits(count: int) -> str:
+    return "1 commit" if count == 1 else f"{count} commits"
 
 
 def _gone(report: NightReport) -> str:
@@ -75,7 +79,7 @@ def _answers(report: NightReport) -> str:
     head = "<tr>" + "".join(f"<th>{escape(arm)}</th>" for arm in arms) + "</tr>"
     blocks = []
     for shown in report.answers:
-        cells = "".join(f"<td><pre>{escape(shown.answers.get(arm, '')) or '&nbsp;'}</pre></td>" for arm in arms)
+        cells = "".join(f"<td><pre>{escape(shown.answers.get(arm, '')) or '(nothing)'}</pre></td>" for arm in arms)
         table = f'<table class="answers">{head}<tr>{cells}</tr></table>'
         blocks.append(f'<h3>{escape(shown.question)}</h3><div class="wide">{table}</div>')
     return _section("Answers side by side", "".join(blocks))
