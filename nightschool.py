@@ -18,10 +18,10 @@ from indexer.workspace import Workspace, find_workspace
 from server.adapter_commands import adapters_app, loss_line
 from server.doctor_command import doctor
 from server.feedback_commands import feedback_app
+from server.mcp_command import mcp
 from trainer.front import Front
 from trainer.night_command import add_night
 from trainer.sweep_command import add_sweep
-from server.mcp_command import mcp
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from server.base_model import BaseModel
     from server.console import Advance
     from trainer.job import TrainingEvent
+    from trainer.promote import Served
     from trainer.settings import TrainerSettings
 
 # Private by default: no command of ours lets a library report anything or look for anything on the network by itself.
@@ -373,11 +374,13 @@ def _train(place: Workspace, base: BaseModel, budget: float | None) -> Adapter:
         return run_training(Workshop(place, _trainer_settings(place), base, tell)).adapter
 
 
-def _check_engine(place: Workspace, base: BaseModel, adapter: Adapter) -> str:
-    from server.serving import try_adapter
+def _check_engine(place: Workspace, base: BaseModel, adapter: Adapter) -> Served:
     from server.settings import ServerSettings
+    from server.trial import try_adapter
+    from trainer.promote import Served
 
-    return asyncio.run(try_adapter(place, ServerSettings.read(place), base, adapter))
+    tried = asyncio.run(try_adapter(place, ServerSettings.read(place), base, adapter))
+    return Served(tried.fault, tried.first_token_s, tried.tokens_per_s)
 
 
 @contextmanager

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from server.adapter import Adapter
     from server.base_model import BaseModel
     from trainer.job import TrainingEvent
+    from trainer.promote import Served
 
 WorkspaceOption = Annotated[Path | None, typer.Option("--workspace", "-w", help="The repository.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
@@ -23,10 +24,9 @@ JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object.
 @dataclass(frozen=True, slots=True)
 class Front:
     """`base_model` resolves the one in the settings; `watch` shows a training's events while its block runs;
-    `print_table` takes title, head and rows; `check_engine` says why the engine cannot serve an adapter, "" when it
-    can."""
+    `print_table` takes title, head and rows; `check_engine` says how a real engine takes an adapter."""
 
     base_model: Callable[[Workspace], BaseModel]
     watch: Callable[[str], AbstractContextManager[Callable[[TrainingEvent], None]]]
     print_table: Callable[[str, Sequence[str], Sequence[Sequence[str]]], None]
-    check_engine: Callable[[Workspace, BaseModel, Adapter], str]
+    check_engine: Callable[[Workspace, BaseModel, Adapter], Served]

@@ -58,6 +58,14 @@ class Ledger:
     def tokens(self, kind: Kind, split: Split) -> int:
         return sum(entry.tokens for entry in self.entries if entry.kind == kind and entry.split == split)
 
+    def mix(self) -> dict[str, int]:
+        """Tokens on the training side by kind of example, the most first."""
+        tokens: Counter[str] = Counter()
+        for entry in self.entries:
+            if entry.split == "train":
+                tokens[entry.kind] += entry.tokens
+        return dict(tokens.most_common())
+
     def count(self, kind: Kind, split: Split) -> int:
         return sum(entry.kind == kind and entry.split == split for entry in self.entries)
 

@@ -208,18 +208,28 @@ def shrink_rank(folder: Path, rank: int) -> bool:
     weights = load_file(folder / "adapter_model.safetensors")
     for name in [name for name in weights if ".lora_A." in name]:
         other = name.replace(".lora_A.", ".lora_B.")
-        # B A = Qb (Rb Ra^T) Qa^T: the SVD of the small middle is that of the large product.
-        qb, rb = torch.linalg.qr(weights[other].double())
-        qa, ra = torch.linalg.qr(weights[name].double().T)
-        u, sizes, v = torch.linalg.svd(scale * rb @ ra.T)
-        root = sizes[:rank].sqrt()
-        dtype = weights[name].dtype
-        weights[other] = (qb @ u[:, :rank] * root).to(dtype).contiguous()
-        weights[name] = (root[:, None] * (v[:rank] @ qa.T)).to(dtype).contiguous()
+        weights[name], weights[other] = _nearest(weights[name], weights[other], scale, rank)
     save_file(weights, folder / "adapter_model.safetensors", metadata={"format": "pt"})
     config |= {"r": rank, "lora_alpha": rank, "use_rslora": False}
     (folder / "adapter_config.json").write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
     return True
+
+
+def _nearest(a: torch.Tensor, b: torch.Tensor, scale: float, rank: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """`scale * b @ a` as two matrices of `rank`, as near as any can be."""
+    # B A = Qb (Rb Ra^T) Qa^T: the SVD of the small middle is that of the large product.
+    qb, rb = torch.linalg.qr(b.double())
+    qa, ra = torch.linalg.qr(a.double().T)
+    u, sizes, v = torch.linalg.svd(scale * rb @ ra.T, full_matrices=False)
+    root = sizes[:rank].sqrt()
+    less_a, less_b = root[:, None] * (v[:rank] @ qa.T), qb @ u[:, :rank] * root
+    # A layer narrower than the rank (SmolLM2's keys: 192) has fewer: zeros fill up to what the config says of all.
+    missing = rank - len(root)
+    pad = torch.nn.functional.pad
+    return (
+        pad(less_a, (0, 0, 0, missing)).to(a.dtype).contiguous(),
+        pad(less_b, (0, missing)).to(b.dtype).contiguous(),
+    )
 
 
 def save_adapter(model: Any, base: BaseModel, folder: Path) -> None:

@@ -17,10 +17,12 @@ from indexer.workspace import Workspace
 from server.adapter import Adapter, AdapterError, find_adapter, new_version, promote, prune, read_current
 from server.base_model import BaseModel
 from trainer.job import Note, Stage
+from trainer.learnt import learnt_since
+from trainer.ledger import read_ledger
 from trainer.night_record import NightRecord, keep_record, new_record, send_to_webhook
 from trainer.night_state import NightState, last_finished, load_state, save_state, settings_mark
 from trainer.only_one import NightBusy, only_one
-from trainer.promote import Margins, Verdict, decide
+from trainer.promote import Served, Verdict, decide
 from trainer.proving import Proof, Proved, make_proof, prove
 from trainer.readiness import disk_needed, look_at_machine, too_little_changed, what_is_missing
 from trainer.report import NightReport, write_reports
@@ -49,6 +51,18 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
+class Findings:
+    """Everything that a night has found, for its report."""
+
+    proof: Proof
+    corpus: CorpusReport
+    adapter: Adapter
+    in_service: Adapter | None
+    proved: Proved
+    verdict: Verdict
+
+
+@dataclass(frozen=True, slots=True)
 class NightPlan:
     """What a night would do and cost. `skip` is the reason for which it would do nothing, "" when it would."""
 
@@ -62,11 +76,11 @@ class NightPlan:
 
 
 def run_night(
-    workshop: Workshop, *, force: bool = False, check_engine: Callable[[Adapter], str] | None = None
+    workshop: Workshop, *, force: bool = False, check_engine: Callable[[Adapter], Served] | None = None
 ) -> NightReport:
     """From yesterday's code to a better adapter in service, or to the reason there is none.
 
-    `check_engine` says why the engine cannot serve an adapter, "" when it can; without one the gate has no such line.
+    `check_engine` says how a real engine takes an adapter; without one the gate has no such line.
     Raises `NightBusy`, `TrainingError`, `EmptyCorpus`; what is in service is then as it was.
     """
     workspace, settings, base, tell = workshop.workspace, workshop.settings, workshop.base, workshop.tell
@@ -79,14 +93,13 @@ def run_night(
         adapter = _timed(state, "train", lambda: _trained(workshop, corpus, state))
         in_service = _in_service(workspace, base)
         proved = _timed(state, "evaluate", lambda: prove(workshop, proof, corpus, adapter, in_service))
-        evidence = proved.evidence
         if check_engine is not None:
             tell(Stage("asking the engine"))
-            evidence = replace(evidence, engine_fault=check_engine(adapter))
-        verdict = decide(evidence, Margins(settings.min_gain, settings.max_forgetting, settings.min_files))
+            proved = replace(proved, evidence=replace(proved.evidence, served=check_engine(adapter)))
+        verdict = decide(proved.evidence, settings.margins())
         if verdict.promote:
             promote(workspace.adapters, adapter.version)
-        report = _report(state, proof, corpus, adapter, in_service, proved, verdict)
+        report = _report(workspace, state, Findings(proof, corpus, adapter, in_service, proved, verdict))
         write_reports(workspace, adapter, report)
         save_state(workspace, replace(state, finished=True, promoted=verdict.promote))
         prune(workspace.adapters, settings.keep_adapters)
@@ -94,7 +107,7 @@ def run_night(
 
 
 def run_and_record(
-    workshop: Workshop, *, force: bool = False, check_engine: Callable[[Adapter], str] | None = None
+    workshop: Workshop, *, force: bool = False, check_engine: Callable[[Adapter], Served] | None = None
 ) -> NightReport:
     """`run_night`, and whatever becomes of it is on disk (`trainer/night_record.py`) and told to the webhook."""
     began = datetime.now(UTC)
@@ -188,24 +201,25 @@ def _in_service(workspace: Workspace, base: BaseModel) -> Adapter | None:
     return current if current is not None and current.manifest.base_model.sha256 == base.sha256 else None
 
 
-def _report(
-    state: NightState, proof: Proof, corpus: CorpusReport, adapter: Adapter, in_service: Adapter | None, proved: Proved,
-    verdict: Verdict,
-) -> NightReport:  # fmt: skip
+def _report(workspace: Workspace, state: NightState, found: Findings) -> NightReport:
+    adapter, proved = found.adapter, found.proved
     return NightReport(
         night=state.night,
-        outcome="promoted" if verdict.promote else "refused",
-        reason="; ".join(verdict.reasons),
+        outcome="promoted" if found.verdict.promote else "refused",
+        reason="; ".join(found.verdict.reasons),
         version=adapter.version,
-        in_service=in_service.version if in_service else None,
+        in_service=found.in_service.version if found.in_service else None,
         base_model=adapter.manifest.base_model.name,
-        commit=proof.snapshot.commit,
-        newer_commit=proof.newer,
-        is_next_day=proof.is_next_day,
+        commit=found.proof.snapshot.commit,
+        newer_commit=found.proof.newer,
+        is_next_day=found.proof.is_next_day,
         rows=proved.rows,
-        verdict=verdict.lines,
-        corpus={name: value for name, value in asdict(corpus).items() if isinstance(value, int | float)},
+        verdict=found.verdict.lines,
+        corpus={name: value for name, value in asdict(found.corpus).items() if isinstance(value, int | float)},
         manifest=adapter.manifest.model_dump(mode="json"),
         seconds=dict(state.seconds),
         answers=proved.shown,
+        mix=read_ledger(found.corpus.folder).mix(),
+        learnt=learnt_since(workspace, found.proof.snapshot.commit),
+        gone=proved.evidence.gone,
     )

@@ -9,6 +9,7 @@ from pydantic_settings import SettingsConfigDict
 
 from indexer.settings import SectionSettings
 from trainer.presets import Preset, find_preset
+from trainer.promote import Margins
 
 Association = Literal[
     "OWNER", "MEMBER", "COLLABORATOR", "CONTRIBUTOR", "FIRST_TIME_CONTRIBUTOR", "FIRST_TIMER", "MANNEQUIN", "NONE"
@@ -68,7 +69,10 @@ class TrainerSettings(SectionSettings):
         6_000, ge=500, description="newer code that is kept from training and that an adapter is proved on; bytes"
     )
     questions: int = Field(
-        4, ge=0, description="questions each arm answers in the proof; the last is about nothing real"
+        16, ge=0, description="questions of each kind that an arm is asked in the proof, time permitting; 0: none"
+    )
+    answer_minutes: float = Field(
+        6, gt=0, description="time for the answers of all arms in the proof; how many are asked follows; minutes"
     )
     answer_tokens: int = Field(64, ge=8, description="longest answer in the proof; tokens")
     min_gain: float = Field(
@@ -78,6 +82,13 @@ class TrainerSettings(SectionSettings):
         0.01, ge=0, description="share of bits that a candidate may cost on other people's code"
     )
     min_files: int = Field(5, ge=1, description="files that a proof must rest on")
+    margin_names: float = Field(
+        0.05, ge=0, le=1, description="how much smaller the share of names that exist may surely be than the base's"
+    )
+    margin_recall: float = Field(0.03, ge=0, le=1, description="the same for recall of what was read; token F1")
+    margin_refusals: float = Field(0.10, ge=0, le=1, description="the same for refusals of what does not exist")
+    margin_ends: float = Field(0.10, ge=0, le=1, description="the same for answers that end by themselves")
+    margin_canaries: float = Field(0.05, ge=0, le=1, description="the same for prompts that any model should follow")
     max_files: int = Field(20_000, ge=1, description="files a corpus takes, those changed last first")
     keep_adapters: int = Field(7, ge=2, description="adapters kept; older ones are deleted")
 
@@ -110,6 +121,13 @@ class TrainerSettings(SectionSettings):
         "", description="the wiki: github (that of [trainer] github), the URL of a git repository, or a folder"
     )
     commits: int = Field(300, ge=0, le=100_000, description="commits learnt from, the newest first")
+
+    def margins(self) -> Margins:
+        """What the gate asks of a candidate."""
+        return Margins(
+            self.min_gain, self.max_forgetting, self.min_files, self.margin_names, self.margin_recall,
+            self.margin_refusals, self.margin_ends, self.margin_canaries,
+        )  # fmt: skip
 
     def hyper_parameters(self, has_gpu: bool) -> Preset:
         """The preset as these settings change it."""

@@ -265,7 +265,8 @@ def _write(folder: Path, trials: tuple[Tried, ...], best: Tried, study: optuna.S
     write_atomically(folder / "trials.json", json.dumps(facts, indent=2))
     import matplotlib
 
-    matplotlib.use("svg")
+    matplotlib.use("svg")  # no display is asked for
+    from matplotlib import pyplot
     from optuna.visualization.matplotlib import plot_parallel_coordinate
 
     with warnings.catch_warnings():
@@ -273,4 +274,4 @@ def _write(folder: Path, trials: tuple[Tried, ...], best: Tried, study: optuna.S
         axes = plot_parallel_coordinate(study, target_name="held-out loss")
     axes.figure.set_size_inches(10, 5)
     axes.figure.savefig(folder / "parallel.svg", bbox_inches="tight")
-    matplotlib.pyplot.close(axes.figure)
+    pyplot.close(axes.figure)

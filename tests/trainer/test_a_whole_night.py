@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -16,11 +19,14 @@ from server.base_model import BaseModel
 from trainer.job import Stage, TrainingEvent
 from trainer.night import NightBusy, Workshop, plan_night, run_night
 from trainer.process import Runner
+from trainer.promote import Served
+from trainer.report import NightReport
 from trainer.settings import TrainerSettings
 
 SETTINGS = TrainerSettings(
     max_steps=30, row_tokens=256, example_tokens=256, rank=8, alpha=16, learning_rate=2e-2, backend="trl",
     held_out_tokens=300, proof_bytes=500, questions=2, answer_tokens=8, min_files=2, max_forgetting=5.0,
+    margin_canaries=1, margin_ends=1, margin_recall=1, margin_names=1, margin_refusals=1,
 )  # fmt: skip
 
 
@@ -120,7 +126,7 @@ def test_an_adapter_the_engine_cannot_load_is_not_promoted(
     place, _ = workspace
     report = run_night(
         Workshop(place, SETTINGS, tiny_base, lambda _: None, in_this_process),
-        check_engine=lambda _: "it never answered",
+        check_engine=lambda _: Served("it never answered"),
     )
     assert (report.outcome, report.reason) == ("refused", "the engine loads it: it never answered")
     assert read_current(place.adapters) is None
@@ -159,3 +165,60 @@ def test_a_folder_without_history_is_proved_on_files_held_out(
     assert not report.is_next_day
     assert report.outcome == "promoted"
     assert "files never trained on (there is no newer code)" in report.verdict[0].rule
+
+
+def gibberish(number: int) -> str:
+    noise = hashlib.shake_256(str(number).encode()).hexdigest(500)
+    return "".join(f"{noise[i : i + 50]}\n" for i in range(0, len(noise), 50))
+
+
+def same(report: NightReport) -> object:
+    """What two nights on the same code must agree on: everything but names and seconds."""
+    return (
+        report.outcome, report.commit, report.newer_commit, report.mix, report.manifest["files"], report.verdict,
+        [replace(row, tokens_per_s=0.0) for row in report.rows], report.answers,
+    )  # fmt: skip
+
+
+def test_three_nights_one_promotes_one_is_poisoned_and_one_is_killed_at_every_stage(
+    workspace: tuple[Workspace, Callable[..., str]], tiny_base: BaseModel, in_this_process: Runner, tmp_path: Path
+) -> None:
+    place, commit = workspace
+    first = run_night(Workshop(place, SETTINGS, tiny_base, lambda _: None, in_this_process))
+    assert first.outcome == "promoted", first.verdict
+    # Somebody commits noise, and then code as it was before: trained on the noise, proved on the code.
+    commit(3, {f"shop/prices_{number}.py": gibberish(number) for number in range(12)})
+    commit(4, {f"shop/prices_{number}.py": code(number, 3) for number in range(12)})
+    second = run_night(Workshop(place, SETTINGS, tiny_base, lambda _: None, in_this_process))
+    assert (second.outcome, second.in_service) == ("refused", first.version)
+    assert "not worse than the adapter in service" in second.reason
+    assert second.learnt.since == first.night
+    assert second.learnt.subjects[0] == "change"
+    commit(5, {f"shop/prices_{number}.py": code(number, 5) for number in range(12)})
+    other = Workspace(Path(shutil.copytree(place.root, tmp_path / "other" / "workspace", symlinks=True)))
+    whole = run_night(Workshop(other, SETTINGS, tiny_base, lambda _: None, in_this_process))
+
+    class Killed(BaseException):
+        pass
+
+    seen: list[str] = []
+
+    def kill_at_each_new_stage(event: TrainingEvent) -> None:
+        if isinstance(event, Stage) and event.text not in seen:
+            seen.append(event.text)
+            raise Killed
+
+    resumed: NightReport | None = None
+    while resumed is None:
+        try:
+            resumed = run_night(Workshop(place, SETTINGS, tiny_base, kill_at_each_new_stage, in_this_process))
+        except Killed:
+            current = read_current(place.adapters)
+            assert current is not None
+            assert current.version == first.version
+    assert len(seen) == 12, seen
+    assert same(resumed) == same(whole)
+    assert len(list_adapters(place.adapters)) == 3
+    page = (place.adapters / resumed.version / "report.html").read_text()
+    assert "Learnt since then" in page
+    assert page.count("<svg") == 3

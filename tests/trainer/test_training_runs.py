@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import resource
 import shutil
 import signal
@@ -283,3 +284,24 @@ def test_the_held_out_loss_is_taken_along_the_way(make_job: Callable[..., Traini
     assert [event.when for event in taken] == ["before", "during", "during", "during", "after"]
     assert [event.done for event in taken[1:4]] == [0.25, 0.5, 0.75]
     assert taken[0].loss > taken[2].loss > taken[4].loss
+
+
+@pytest.mark.parametrize(("rank", "alpha"), [(768, 1152), (512, 1024)])
+def test_the_original_recipe_trains_and_is_served_at_a_rank_the_engine_takes(
+    make_job: Callable[..., TrainingJob], rank: int, alpha: int
+) -> None:
+    from safetensors.numpy import load_file
+
+    original = find_preset("original", rank=rank, alpha=alpha, row_tokens=128, example_tokens=128)
+    assert (original.learning_rate, original.warmup_share, original.stages) == (2e-5, 0.0, "raw+chat")
+    adapter, events = train(make_job(preset=original, max_steps=4, learn_prompts=True))
+    rates = [event.learning_rate for event in events if isinstance(event, Step)]
+    assert rates[0] == 2e-5
+    assert rates == sorted(rates, reverse=True)
+    shrunk = "the engine takes LoRA up to rank 512: shrunk from 768 by SVD"
+    assert adapter.manifest.notices == ((shrunk,) if rank > 512 else ())
+    config = json.loads((adapter.folder / "adapter_config.json").read_text())
+    assert config["r"] == 512
+    assert config["lora_alpha"] == (512 if rank > 512 else alpha)
+    for name, weight in load_file(adapter.folder / "adapter_model.safetensors").items():
+        assert weight.shape[0 if "lora_A" in name else 1] == 512, name
