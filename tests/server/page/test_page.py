@@ -283,6 +283,13 @@ async def test_conversations_are_kept_in_this_browser_until_deleted(site, tab):
     assert await tab.js("Object.values(localStorage).join('')") == "[]"
 
 
+async def test_without_feedback_there_are_no_thumbs(site, tab):
+    await tab.go(site.entrance)
+    await ask(tab)
+    await is_over(tab)
+    assert await tab.js("document.querySelectorAll('.thumb').length") == 0
+
+
 async def test_a_backend_that_is_gone_is_said_and_its_return_seen(site, tab):
     await tab.go(site.entrance)
     await tab.until(f"{FOCUS}.id === 'question'")
