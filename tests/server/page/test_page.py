@@ -57,7 +57,7 @@ async def test_a_citation_opens_its_passage_with_its_lines(site, tab):
     )
     lines = await tab.js(f"[...{PANEL}.querySelectorAll('.line')].map((line) => [line.dataset.line, line.textContent])")
     assert lines[0] == ["12", "def total(prices: list[Price]) -> int:"]
-    assert lines[2] == ["14", "    # é 🌍 <b>"]
+    assert lines[2] == ["14", "    # é <b> 1 €"]
     assert await tab.js(f"{PANEL}.querySelector('.line .k').textContent") == "def"
     await tab.click(".sources:nth-of-type(2) summary")
     await tab.click(".sources:nth-of-type(2) .source")
