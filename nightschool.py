@@ -17,10 +17,10 @@ import typer
 from indexer.workspace import Workspace, find_workspace
 from server.adapter_commands import adapters_app, loss_line
 from server.feedback_commands import feedback_app
+from server.ui_command import open_page
 from trainer.front import Front
 from trainer.night_command import add_night
 from trainer.sweep_command import add_sweep
-from server.ui_command import open_page
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence

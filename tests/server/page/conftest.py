@@ -278,7 +278,9 @@ async def site(
                 raise site.failure
             yield replace(site.model, adapter=None) if version == "none" else site.model
 
-        opened = replace(doors(model, passages, is_there="stale" not in request.fixturenames), borrow=borrow)
+        opened = replace(
+            doors(model, passages, is_there="stale" not in request.fixturenames, min_groundedness=0.0), borrow=borrow
+        )
         backend = Backend(shop, settings, IndexKeeper(index=None, reason=""), serving, opened)  # type: ignore[arg-type]
         server = uvicorn.Server(uvicorn.Config(make_app(backend, site.token), log_level="error", lifespan="off"))
         server.config.load()

@@ -15,7 +15,7 @@ PANEL = "document.querySelector('.passage')"
 FOCUS = "document.activeElement"
 
 
-async def ask(tab, text: str = "How is the total computed?") -> None:
+async def ask(tab, text: str = "What is the total of all prices in cents?") -> None:
     await tab.until(f"{FOCUS}.id === 'question'")
     await tab.type(text)
     await tab.press("Enter")
@@ -137,7 +137,7 @@ async def test_a_follow_up_carries_the_conversation(site, tab):
     await ask(tab, "And without tax?")
     await is_over(tab, 2)
     turns = [(turn.role, turn.content) for turn in site.model.seen[-1] if turn.role != "system"]
-    assert turns[-3] == ("user", "How is the total computed?")
+    assert turns[-3] == ("user", "What is the total of all prices in cents?")
     assert turns[-2] == ("assistant", "The total is the **sum** of all prices [1].")
 
 
