@@ -19,6 +19,7 @@ from server.adapter_commands import adapters_app, loss_line
 from server.doctor_command import doctor
 from server.feedback_commands import feedback_app
 from server.mcp_command import mcp
+from server.ui_command import open_page
 from trainer.front import Front
 from trainer.night_command import add_night
 from trainer.sweep_command import add_sweep
@@ -57,6 +58,7 @@ app.add_typer(adapters_app, name="adapters")
 app.add_typer(feedback_app, name="feedback")
 app.command()(doctor)
 app.command()(mcp)
+app.command("ui")(open_page)
 
 WorkspaceOption = Annotated[
     Path | None,
@@ -259,7 +261,7 @@ def demo(
     Examples: `nightschool demo --once`, `nightschool demo ~/src/app --budget 10 --question "Where are retries set?"`
     """
     from server.asking import ask_and_show, wait_until_ready
-    from server.client import start_backend, stop_backend
+    from server.client import page_address, start_backend, stop_backend
     from server.console import out, say
     from server.local import update_index
 
@@ -291,6 +293,7 @@ def demo(
                 out.print(
                     f"\nThe backend runs at {backend.url} (token: {place.state / 'token'}). `nightschool stop` ends it."
                 )
+                out.print(f"Its page: {page_address(place, backend.url)}")
 
     try:
         asyncio.run(serve_and_ask())

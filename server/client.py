@@ -17,6 +17,7 @@ from contextlib import aclosing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
+from urllib.parse import quote
 
 import httpx
 import psutil
@@ -114,6 +115,11 @@ def _refusal(response: httpx.Response) -> str:
         return str(error["message"] if isinstance(error, dict) and "message" in error else error)
     except (json.JSONDecodeError, AttributeError):
         return f"the backend answered {response.status_code}"
+
+
+def page_address(workspace: Workspace, url: str) -> str:
+    """Where the web page of the backend at `url` opens, with the token: for its user's eyes only, never for a log."""
+    return f"{url}/ui#token={quote((workspace.state / TOKEN_FILE).read_text().strip())}"
 
 
 def read_backend(workspace: Workspace) -> Backend | None:

@@ -24,7 +24,7 @@ from server.lsp_markdown import HIDDEN
 
 # Longer code is shown plain: some of Pygments' lexers take seconds on what was made to be slow.
 HIGHLIGHTED_CHARACTERS = 20_000
-_MARKER = re.compile(r"\[(\d{1,3})\]")
+_MARKER = re.compile(r"\[(\d{1,3})\]([.,;:!?)]*)")
 _FORMAT = HtmlFormatter(nowrap=True)  # classes, not styles: the page's policy forbids those
 
 
@@ -67,8 +67,8 @@ def _text(_: RendererHTML, tokens: Sequence[Token], at: int, __: Any, env: Any) 
         if not 1 <= number <= env["passages"]:
             return marker[0]
         attributes = f'type="button" class="citation" data-passage="{number}" aria-label="source {number}"'
-        # A word joiner, so that no line begins with the full stop after it.
-        return f"<button {attributes}>{number}</button>&#8288;"
+        # With what follows it, so that no line begins with a full stop.
+        return f'<span class="cited"><button {attributes}>{number}</button>{marker[2]}</span>'
 
     return _MARKER.sub(button, escape(tokens[at].content))
 

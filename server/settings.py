@@ -25,7 +25,7 @@ class ServerSettings(SectionSettings):
         Path("~/.cache/nightschool/models"), description="where base models are unpacked once, for all workspaces"
     )
     host: str = Field("127.0.0.1", description="address to listen on; only loopback is accepted")
-    port: int = Field(0, ge=0, le=65535, description="port to listen on; 0 takes a free one")
+    port: int = Field(0, ge=0, le=65535, description="port to listen on; 0 takes the one used last, or a free one")
     engine_context: int = Field(4096, ge=512, description="the longest prompt and completion the engine holds; tokens")
     engine_kv_cache_gib: int = Field(1, ge=1, description="memory for vLLM's key-value cache on CPU; GiB")
     engine_start_timeout_s: float = Field(

@@ -159,10 +159,9 @@ function facts(done) {
   return el("p", { class: "freshness faint" }, line.filter(Boolean).join(" · "));
 }
 
-function groundedness(done) {
-  const share = typeof done.groundedness === "number" ? done.groundedness : done.groundedness?.share;
-  if (typeof share !== "number") return null;
-  const percent = Math.round(share * 100);
-  return el("p", { class: "grounded faint" }, el("meter", { min: 0, max: 1, value: share, "aria-label": "Groundedness" }),
-    ` ${percent}% of it stands in the passages`);
+/** How much of the answer stands on code, where the backend measured it. */
+function groundedness({ groundedness: share, answer }) {
+  if (typeof share !== "number" || !answer) return null;
+  return el("p", { class: "grounded faint" }, el("meter", { min: 0, max: 1, value: share, "aria-hidden": "true" }),
+    `${Math.round(share * 100)}% of it stands on the code that was found`);
 }

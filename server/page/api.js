@@ -41,7 +41,10 @@ async function send(method, path, body, options = {}) {
 }
 
 export const get = async (path) => (await send("GET", path)).json();
-export const post = async (path, body = {}) => (await send("POST", path, body)).json();
+export const post = async (path, body = {}) => {
+  const response = await send("POST", path, body);
+  return response.status === 204 ? null : response.json();
+};
 
 /** The events of an answer, `{name, data}` as they come. Aborting `signal` stops the model's work. */
 export async function* ask(body, signal) {

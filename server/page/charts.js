@@ -1,10 +1,10 @@
-// Curves as SVG: an axis with its unit, the first and the last value in words for who cannot see them.
+// Curves as SVG: an axis with round numbers, and the first and the last value in words for who cannot see them.
 import { svg } from "./dom.js";
 
-const WIDTH = 640, HEIGHT = 200, LEFT = 52, RIGHT = 12, TOP = 14, BOTTOM = 34;
+const WIDTH = 640, HEIGHT = 190, LEFT = 72, RIGHT = 12, TOP = 14, BOTTOM = 28;
 
-/** A line through `points` ([x, y], x rising). `format` turns a y into words; `zero` draws the line at y = 0. */
-export function curve(points, { x, y, format, zero = false, label }) {
+/** A line through `points` ([x, y], x rising; `x` names it). `format` turns a y into words; `zero` draws y = 0. */
+export function curve(points, { x, format, zero = false, label }) {
   const ys = points.map((point) => point[1]).concat(zero ? [0] : []);
   const [low, high] = widened(Math.min(...ys), Math.max(...ys));
   const [first, last] = [points[0][0], points.at(-1)[0]];
@@ -15,14 +15,13 @@ export function curve(points, { x, y, format, zero = false, label }) {
   return svg("svg", { viewBox: `0 0 ${WIDTH} ${HEIGHT}`, role: "img", "aria-label": words, class: "chart" },
     ...ticks.flatMap((value) => [
       svg("line", { x1: LEFT, x2: WIDTH - RIGHT, y1: up(value), y2: up(value), class: "grid" }),
-      svg("text", { x: LEFT - 6, y: up(value) + 4, "text-anchor": "end" }, format(value)),
+      svg("text", { x: LEFT - 8, y: up(value) + 5, "text-anchor": "end" }, format(value)),
     ]),
     ...(zero ? [svg("line", { x1: LEFT, x2: WIDTH - RIGHT, y1: up(0), y2: up(0), class: "zero" })] : []),
     svg("polyline", { points: points.map(([at, value]) => `${across(at).toFixed(1)},${up(value).toFixed(1)}`).join(" ") }),
     ...(points.length <= 30 ? points.map(([at, value]) => svg("circle", { cx: across(at), cy: up(value), r: 3 })) : []),
-    svg("text", { x: LEFT, y: HEIGHT - 16 }, String(first)),
-    svg("text", { x: WIDTH - RIGHT, y: HEIGHT - 16, "text-anchor": "end" }, String(last)),
-    svg("text", { x: (LEFT + WIDTH - RIGHT) / 2, y: HEIGHT - 3, "text-anchor": "middle", class: "axis" }, `${x}; ${y}`));
+    svg("text", { x: LEFT, y: HEIGHT - 6 }, `${x} ${first}`),
+    svg("text", { x: WIDTH - RIGHT, y: HEIGHT - 6, "text-anchor": "end" }, `${x} ${last}`));
 }
 
 /** Three to six round numbers between two others. */

@@ -121,8 +121,8 @@ function arms(night) {
 
 function training(night) {
   if (night.curve.length < 2) return null;
-  return el("figure", {}, el("figcaption", {}, "Training loss"),
-    curve(night.curve, { x: "step", y: "nats a token", format: (value) => value.toFixed(2), label: "Training loss" }));
+  return el("figure", {}, el("figcaption", {}, "Training loss, nats a token"),
+    curve(night.curve, { x: "step", format: (value) => value.toFixed(2), label: "Training loss" }));
 }
 
 /** The change of bits per byte that each night's candidate made with retrieval on, oldest first. */
@@ -132,6 +132,6 @@ function gains(nights) {
     return of("base") && of("candidate") ? [of("candidate") / of("base") - 1] : [];
   }).map((gain, at) => [at + 1, gain]);
   if (points.length < 2) return null;
-  return el("section", { class: "card" }, el("h2", {}, "Night by night"),
-    curve(points, { x: "night", y: "bits per byte against the base model, less is better", format: percent, zero: true, label: "Change against the base model" }));
+  return el("figure", { class: "card" }, el("figcaption", {}, "Night by night: bits per byte against the base model, less is better"),
+    curve(points, { x: "night", format: percent, zero: true, label: "Change against the base model" }));
 }

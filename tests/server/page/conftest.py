@@ -43,7 +43,7 @@ ROOT = Path(__file__).parents[3]
 DEADLINE_S = 20.0
 CART = """def total(prices: list[Price]) -> int:
     \"""The sum in cents.\"""
-    # é 🌍 <b>
+    # é <b> 1 €
     return sum(price.cents for price in prices)
 """
 KEYS = {"Enter": 13, "Escape": 27, "Tab": 9, " ": 32, "/": 191}
@@ -246,13 +246,19 @@ def shop(tmp_path: Path) -> Workspace:
 
 
 @pytest.fixture
+def settings() -> ServerSettings:
+    """Those of the backend behind `site`."""
+    return ServerSettings()
+
+
+@pytest.fixture
 def stale() -> None:
     """Ask for it, and the passages of `site` are no longer what stands on disk."""
 
 
 @pytest.fixture
 async def site(
-    shop: Workspace, request: pytest.FixtureRequest, doors: Any, scripted: Any, passage: Any
+    shop: Workspace, settings: ServerSettings, request: pytest.FixtureRequest, doors: Any, scripted: Any, passage: Any
 ) -> AsyncIterator[Site]:
     """The real application in this loop, behind it passages by hand and a scripted model."""
     passages = [passage("shop/cart.py", CART, 12), passage("shop/price.py", "class Price:\n    cents: int = 0\n", 3)]
@@ -272,8 +278,10 @@ async def site(
                 raise site.failure
             yield replace(site.model, adapter=None) if version == "none" else site.model
 
-        opened = replace(doors(model, passages, is_there="stale" not in request.fixturenames), borrow=borrow)
-        backend = Backend(shop, ServerSettings(), IndexKeeper(index=None, reason=""), serving, opened)  # type: ignore[arg-type]
+        opened = replace(
+            doors(model, passages, is_there="stale" not in request.fixturenames, min_groundedness=0.0), borrow=borrow
+        )
+        backend = Backend(shop, settings, IndexKeeper(index=None, reason=""), serving, opened)  # type: ignore[arg-type]
         server = uvicorn.Server(uvicorn.Config(make_app(backend, site.token), log_level="error", lifespan="off"))
         server.config.load()
         task = asyncio.create_task(server.serve(sockets=[listener]))

@@ -12,7 +12,7 @@ import pytest
 SCREENS = {"light": ("light", 1280, 800), "dark": ("dark", 1280, 800), "phone": ("dark", 390, 844)}
 
 MEASURE = (Path(__file__).parent / "looks.js").read_text()
-QUESTION = "How is the total of a cart computed, and what is a price?"
+QUESTION = "What is the total of the prices in cents, and what is a Price?"
 ANSWER = [
     "The total is the sum of the cents of all prices in the cart [1]. It is an `int`, so that nothing is rounded:\n\n",
     "```python\ndef total(prices: list[Price]) -> int:\n",

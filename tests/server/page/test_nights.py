@@ -58,7 +58,8 @@ async def test_a_night_shows_its_verdict_its_table_and_its_curve(site, tab, nigh
         == "Training loss: 2.56 at first, 1.50 at last, step 1 to 60"
     )
     assert await tab.js("document.querySelectorAll('.night .best').length") == 3
-    assert "+0.0%" not in await tab.js("document.querySelector('section .chart').textContent")
+    gains = "document.querySelector('figure.card .chart').getAttribute('aria-label')"
+    assert await tab.js(gains) == "Change against the base model: -4.2% at first, -0.4% at last, night 1 to 3"
     link = await tab.js("document.querySelector('.night a').href")
     await tab.go(link)
     await tab.sees("The night of 2026-11-22-023001: refused")

@@ -15,7 +15,7 @@ PANEL = "document.querySelector('.passage')"
 FOCUS = "document.activeElement"
 
 
-async def ask(tab, text: str = "How is the total computed?") -> None:
+async def ask(tab, text: str = "What is the total of all prices in cents?") -> None:
     await tab.until(f"{FOCUS}.id === 'question'")
     await tab.type(text)
     await tab.press("Enter")
@@ -57,7 +57,7 @@ async def test_a_citation_opens_its_passage_with_its_lines(site, tab):
     )
     lines = await tab.js(f"[...{PANEL}.querySelectorAll('.line')].map((line) => [line.dataset.line, line.textContent])")
     assert lines[0] == ["12", "def total(prices: list[Price]) -> int:"]
-    assert lines[2] == ["14", "    # é 🌍 <b>"]
+    assert lines[2] == ["14", "    # é <b> 1 €"]
     assert await tab.js(f"{PANEL}.querySelector('.line .k').textContent") == "def"
     await tab.click(".sources:nth-of-type(2) summary")
     await tab.click(".sources:nth-of-type(2) .source")
@@ -137,7 +137,7 @@ async def test_a_follow_up_carries_the_conversation(site, tab):
     await ask(tab, "And without tax?")
     await is_over(tab, 2)
     turns = [(turn.role, turn.content) for turn in site.model.seen[-1] if turn.role != "system"]
-    assert turns[-3] == ("user", "How is the total computed?")
+    assert turns[-3] == ("user", "What is the total of all prices in cents?")
     assert turns[-2] == ("assistant", "The total is the **sum** of all prices [1].")
 
 
@@ -281,6 +281,13 @@ async def test_conversations_are_kept_in_this_browser_until_deleted(site, tab):
     await tab.click(".history li button.quiet")
     await tab.until("document.querySelector('.empty') && !document.querySelector('.kept')")
     assert await tab.js("Object.values(localStorage).join('')") == "[]"
+
+
+async def test_without_feedback_there_are_no_thumbs(site, tab):
+    await tab.go(site.entrance)
+    await ask(tab)
+    await is_over(tab)
+    assert await tab.js("document.querySelectorAll('.thumb').length") == 0
 
 
 async def test_a_backend_that_is_gone_is_said_and_its_return_seen(site, tab):
