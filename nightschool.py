@@ -14,6 +14,7 @@ import typer
 
 from indexer.workspace import Workspace, find_workspace
 from server.adapter_commands import adapters_app, loss_line
+from server.forget_command import forget
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -46,6 +47,7 @@ app = typer.Typer(
     no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="markdown"
 )
 app.add_typer(adapters_app, name="adapters")
+app.command()(forget)
 
 WorkspaceOption = Annotated[
     Path | None,
