@@ -138,10 +138,11 @@ class History:
         Bytes that are no UTF-8 become surrogates.
         """
         before = change.parents[:1] or ("--root",)
-        arguments = ("-r", "-p", "-M", "--no-commit-id", "--no-color", "--no-ext-diff", "--no-textconv", "--relative")
+        arguments = (
+            "-r -p -M --no-commit-id --no-color --no-ext-diff --no-textconv --relative --src-prefix=a/ --dst-prefix=b/"
+        )
         with subprocess.Popen(
-            [*_GIT, "-c", "diff.noprefix=false", "-c", "diff.mnemonicPrefix=false", "diff-tree", *arguments, *before]
-            + [change.sha, "--", "."],
+            [*_GIT, "diff-tree", *arguments.split(), *before, change.sha, "--", "."],
             cwd=self._root, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
         ) as process:  # fmt: skip
             assert process.stdout
