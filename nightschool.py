@@ -23,6 +23,7 @@ from server.ui_command import open_page
 from trainer.front import Front
 from trainer.night_command import add_night
 from trainer.sweep_command import add_sweep
+from server.forget_command import forget
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -59,6 +60,7 @@ app.add_typer(feedback_app, name="feedback")
 app.command()(doctor)
 app.command()(mcp)
 app.command("ui")(open_page)
+app.command()(forget)
 
 WorkspaceOption = Annotated[
     Path | None,

@@ -11,10 +11,12 @@ from indexer.quarantine import read_quarantine
 from indexer.workspace import Workspace
 from trainer.job import Note, Stage, TrainingEvent
 from trainer.settings import TrainerSettings
+from trainer.sources.commits import gather_commits, gather_local_pulls
 from trainer.sources.document import Document, DocumentKind
 from trainer.sources.documentation import gather_documentation
 from trainer.sources.gathering import Gathering
 from trainer.sources.history import History, NoHistory
+from trainer.sources.patches import DiffRules
 from trainer.sources.snapshot import Snapshot
 
 OnProgress = Callable[[TrainingEvent], None]
@@ -63,6 +65,13 @@ def collect_documents(
     gathering = Gathering(read_quarantine(workspace), snapshot.date if _is_past(history, snapshot) else None)
     on_progress(Stage("reading the documentation"))
     gather_documentation(snapshot, history, gathering)
+    rules = DiffRules(workspace, gathering.quarantine)
+    told: set[str] = set()
+    if snapshot.commit:
+        on_progress(Stage("reading pull requests from the local history"))
+        told = gather_local_pulls(history, snapshot.commit, settings.pull_requests, rules, gathering)
+        on_progress(Stage("reading commits"))
+        gather_commits(history, snapshot.commit, settings.commits, told, rules, gathering)
     for notice in gathering.notices:
         on_progress(Note(notice))
     documents = {document.source_id: document for document in gathering.documents}

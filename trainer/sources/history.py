@@ -27,6 +27,18 @@ class Commit:
 
 
 @dataclass(frozen=True, slots=True)
+class ToldChange:
+    """A commit with its message: full hashes (`parents`, the first is the main line's), date of commit, UTC."""
+
+    sha: str
+    parents: tuple[str, ...]
+    author: str
+    email: str
+    date: datetime
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
 class AddedLines:
     """Lines `[start, end]` (1-based, inclusive) of `path`, as the newer commit has it, that the older one has not."""
 
@@ -106,6 +118,41 @@ class History:
                 if not missing:
                     break
         return dates
+
+    def changes_told(self, commit: str, count: int, *, main_line: bool = False) -> Iterator[ToldChange]:
+        """The last `count` commits up to `commit` that touch this folder, newest first: with `main_line` only what came
+        to it (merges and squashes whole), else every commit but merges.
+        """
+        which = "--first-parent" if main_line else "--no-merges"
+        form = "--format=%x01%H%x00%P%x00%an%x00%ae%x00%ct%x00%B%x00"
+        text = self._run("log", f"-{count}", which, form, commit, "--", ".", errors="replace")
+        for record in text.split("\0\n\x01"):
+            sha, parents, author, email, seconds, message, *_ = (*record.lstrip("\x01").split("\0"), *[""] * 6)
+            if sha:
+                date = datetime.fromtimestamp(int(seconds), UTC)
+                yield ToldChange(sha, tuple(parents.split()), author, email, date, message.strip())
+
+    def diff(self, change: ToldChange, max_bytes: int) -> str | None:
+        """What `change` did to this folder, against its first parent; None when that is longer than `max_bytes`.
+
+        Bytes that are no UTF-8 become surrogates.
+        """
+        before = change.parents[:1] or ("--root",)
+        arguments = (
+            "-r -p -M --no-commit-id --no-color --no-ext-diff --no-textconv --relative --src-prefix=a/ --dst-prefix=b/"
+        )
+        with subprocess.Popen(
+            [*_GIT, "diff-tree", *arguments.split(), *before, change.sha, "--", "."],
+            cwd=self._root, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
+        ) as process:  # fmt: skip
+            assert process.stdout
+            read = process.stdout.read(max_bytes + 1)
+            process.kill()
+        return read.decode("utf-8", "surrogateescape") if len(read) <= max_bytes else None
+
+    def between(self, older: str, newer: str) -> list[str]:
+        """The commits that `newer` has and `older` has not."""
+        return self._run("rev-list", newer, f"^{older}", "--").split()
 
     def line_dates(self, commit: str, path: str) -> list[int]:
         """When each line of `path` was last changed up to `commit`; seconds since 1970. Raises `NoHistory`."""
