@@ -16,12 +16,16 @@ from server.adapter import Adapter, Losses, find_adapter, new_version, promote, 
 from server.base_model import BaseModel
 from server.prompt import PROMPT_VERSION
 from trainer.corpus import CorpusPlan, build_corpus
+from trainer.corpus_settings import CorpusSettings
+from trainer.generated import Generator, Page, general_orders, page_orders, write_orders
 from trainer.job import Note, Stage, TrainingError, TrainingEvent, TrainingJob
 from trainer.ledger import Ledger, read_ledger
 from trainer.process import Runner, run_job
 from trainer.settings import TrainerSettings
+from trainer.sources.document import Document
 from trainer.sources.history import History, NoHistory
 from trainer.sources.snapshot import Snapshot, SnapshotFile, take_snapshot
+from trainer.talk import Talk
 
 # Files whose lines are dated one by one (0.1 s each with git blame); the others count as old.
 _DATED_FILES = 250
@@ -47,6 +51,8 @@ class CorpusReport:
     left_out: dict[str, int]
     masked: dict[str, int]
     seconds: float
+    mix: dict[str, int]
+    validation_examples: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,23 +75,54 @@ def collect(
     *,
     commit: str = "HEAD",
     snapshot: Snapshot | None = None,
+    generator: Generator | None = None,
 ) -> CorpusReport:
     """Make the corpus of `commit` (of the working tree where there is no git), or of a snapshot taken already.
 
-    Raises `EmptyCorpus`.
+    Without a `generator` there are the conversations that need none, and those that one wrote before. Raises
+    `EmptyCorpus`.
     """
     began = time.monotonic()
     on_progress(Stage("reading the code"))
     snapshot = snapshot or take_snapshot(workspace, IndexerSettings.read(workspace), commit)
+    documents: tuple[Document, ...] = ()
     on_progress(Stage("making examples"))
-    preset = settings.hyper_parameters(has_gpu())
-    plan = CorpusPlan(preset.example_tokens, settings.held_out_share, settings.seed, settings.max_files)
+    wanted = CorpusSettings.read(workspace)
+    plan = CorpusPlan(
+        settings.hyper_parameters(has_gpu()).example_tokens, settings.held_out_share, settings.seed,
+        settings.max_files, wanted.validation_share, wanted.amounts(),
+    )  # fmt: skip
     workspace.make_state_folder()
     workspace.corpus.mkdir(exist_ok=True)
     folder = workspace.corpus / snapshot.name
     weights = _line_weights(workspace, snapshot)
-    ledger = build_corpus(snapshot, base.folder / "tokenizer.json", base.sha256, plan, folder, weights)
+    write = _writer(workspace, wanted, generator, on_progress)
+    ledger = build_corpus(
+        snapshot, base.folder / "tokenizer.json", base.sha256, plan, folder, weights, documents, write
+    )
     return _corpus_report(folder, ledger, time.monotonic() - began)
+
+
+def _writer(
+    workspace: Workspace, wanted: CorpusSettings, generator: Generator | None, on_progress: OnProgress
+) -> Callable[[Sequence[Document]], tuple[Sequence[Talk], dict[str, int]]]:
+    """Has a model write what only a model can; what it wrote before is read from the cache."""
+
+    def write(pages: Sequence[Document]) -> tuple[Sequence[Talk], dict[str, int]]:
+        if generator is None:
+            return (), {}
+        orders = list(page_orders([Page(p.source_id, p.title, p.text) for p in pages], wanted.page_answers))
+        orders += general_orders(wanted.general)
+        on_progress(Stage(f"having {len(orders)} conversations written"))
+        written = write_orders(
+            orders, generator, workspace.state / "generated",
+            lambda done, of: on_progress(Stage(f"written {done} of {of} answers")),
+        )  # fmt: skip
+        for notice in written.notices:
+            on_progress(Note(notice))
+        return written.talks, dict(written.left_out)
+
+    return write
 
 
 def run_training(
@@ -131,9 +168,12 @@ def make_job(
 ) -> TrainingJob:
     """What the training process is told; a run's folder is named for its adapter's version."""
     try:
-        commit = read_ledger(corpus).commit
-    except (OSError, ValueError, TypeError) as error:
+        ledger = read_ledger(corpus)
+    except (OSError, ValueError, TypeError, KeyError) as error:
         raise TrainingError(f"the corpus {corpus.name} cannot be read ({error}): collect again") from error
+    if ledger.prompt_version != PROMPT_VERSION:
+        raise TrainingError(f"the corpus {corpus.name} has prompts of another version: collect again")
+    commit = ledger.commit
     version = version or new_version(workspace.adapters, commit, datetime.now(UTC))
     values = asdict(base)
     return TrainingJob(
@@ -200,12 +240,14 @@ def _corpus_report(folder: Path, ledger: Ledger, seconds: float) -> CorpusReport
         folder,
         ledger.commit,
         ledger.sources("train"),
-        ledger.count("raw", "train"),
-        ledger.count("file-question", "train"),
-        ledger.tokens("raw", "train"),
-        ledger.tokens("file-question", "train"),
+        ledger.count("train", raw=True),
+        ledger.count("train", raw=False),
+        ledger.tokens("train", raw=True),
+        ledger.tokens("train", raw=False),
         ledger.sources("held-out"),
         ledger.left_out,
         ledger.masked,
         round(seconds, 2),
+        ledger.mix(),
+        ledger.count("validation", raw=False),
     )
