@@ -148,7 +148,7 @@ def _symbols(file: CodeFile, defined: Counter[str]) -> Iterable[Symbol]:
             place = _line_of(last, lines) if defined[name] == 1 and len(last) > 2 else None
             if place is None:
                 continue
-            about = _docstring(lines[place + 1 :]) or _comment_above(lines, place)
+            about = _docstring_below(lines, place) or _comment_above(lines, place)
             line = chunk.start_line + place
             signature = " ".join(lines[place].split())[:200]
             yield Symbol(name, file.path, line, signature, about, file.weight_of(line, line + 5), chunk)
@@ -160,17 +160,24 @@ def _line_of(name: str, lines: Sequence[str]) -> int | None:
     return next((n for n, line in enumerate(lines) if word.search(line) and not _COMMENT.match(line)), None)
 
 
-def _docstring(lines: Sequence[str]) -> str:
-    """The first sentence of a docstring within the next lines; a signature may go on for some."""
-    for number, line in enumerate(lines[:8]):
-        stripped = line.strip()
-        if start := _QUOTES.match(stripped):
-            quote = stripped.lstrip("rbufRBUF")[:3]
-            text = "".join([stripped[start.end() :] + "\n", *lines[number + 1 : number + 20]])
-            return first_sentence(text.split(quote, 1)[0])
-        if stripped and not stripped.endswith((",", "(", ":", "->", "{", ")")):
+def _docstring_below(lines: Sequence[str], place: int) -> str:
+    """The first sentence of the docstring under a signature that begins at `place` and may go on for some lines."""
+    for number in range(place, min(place + 10, len(lines) - 1)):
+        if not lines[number].strip().endswith((",", "(", ":", "->", "[")):
             return ""
+        if _QUOTES.match(lines[number + 1].strip()):
+            return _docstring(lines[number + 1 :])
     return ""
+
+
+def _docstring(lines: Sequence[str]) -> str:
+    """The first sentence of the docstring that `lines` begin with; "" where they begin with none."""
+    first = lines[0].strip()
+    start = _QUOTES.match(first)
+    if start is None:
+        return ""
+    quote = first.lstrip("rbufRBUF")[:3]
+    return first_sentence("".join([first[start.end() :] + "\n", *lines[1:20]]).split(quote, 1)[0])
 
 
 def _comment_above(lines: Sequence[str], place: int) -> str:

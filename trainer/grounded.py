@@ -20,7 +20,7 @@ from trainer.sides import mark
 from trainer.talk import Message, Talk, pick
 
 MISSING = (
-    "The passages do not show `{name}`, so I cannot say.",
+    "The passages do not mention `{name}`, so I cannot say.",
     "The passages do not hold the answer: none of them mentions `{name}`.",
     "I do not know: `{name}` is not in the passages.",
 )

@@ -62,7 +62,8 @@ def _question(name: str, real: Sequence[Symbol], repository: str) -> str:
 def _cross(one: str, other: str) -> str:
     """`read_config` and `render_page` -> `read_page`; `readConfig` and `RenderPage` -> `readPage`; "" where neither."""
     if "_" in one.strip("_") and "_" in other.strip("_"):
-        return f"{one.rpartition('_')[0]}_{other.rpartition('_')[2]}" if one.rpartition("_")[0] else ""
+        first, last = one.rstrip("_").rpartition("_")[0], other.rstrip("_").rpartition("_")[2]
+        return f"{first}_{last}" if first.strip("_") and len(last) > 2 and last.isalpha() else ""
     starts = [i for i in range(1, len(one)) if one[i].isupper() and one[i - 1].islower()]
     ends = [i for i in range(1, len(other)) if other[i].isupper() and other[i - 1].islower()]
     return one[: starts[-1]] + other[ends[-1] :] if starts and ends else ""
