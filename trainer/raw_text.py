@@ -89,6 +89,9 @@ def keep_once(snapshot: Snapshot, documents: Sequence[Document], max_files: int)
         elif document.source_id.removeprefix("doc:") in paths or is_new(document.source_id, document.text):
             # A page of the documentation is a file too: its text is learnt there, its questions come from here.
             kept.documents.append(document)
+        elif document.answered:
+            # Its diff is learnt as text elsewhere; that its message asks for it is not.
+            kept.documents.append(replace(document, text=""))
     return kept
 
 
