@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from indexer.workspace import Workspace, find_workspace
+from nightschool_corpus import check, corpus_app
 from server.adapter_commands import adapters_app, loss_line
 
 if TYPE_CHECKING:
@@ -46,6 +47,7 @@ app = typer.Typer(
     no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="markdown"
 )
 app.add_typer(adapters_app, name="adapters")
+app.add_typer(corpus_app, name="corpus")
 
 WorkspaceOption = Annotated[
     Path | None,
@@ -72,9 +74,11 @@ def init(workspace: WorkspaceOption = None) -> None:
     """
     from indexer.settings import IndexerSettings, write_defaults
     from server.settings import ServerSettings
+    from trainer.corpus_settings import CorpusSettings
     from trainer.settings import TrainerSettings
 
-    print(f"wrote {write_defaults(find_workspace(workspace), [IndexerSettings, ServerSettings, TrainerSettings])}")
+    sections = [IndexerSettings, ServerSettings, TrainerSettings, CorpusSettings]
+    print(f"wrote {write_defaults(find_workspace(workspace), sections)}")
 
 
 @app.command()
@@ -135,9 +139,22 @@ def search(
 
 
 @app.command()
-def collect(workspace: WorkspaceOption = None, as_json: JsonOption = False) -> None:
-    """Write the corpus: what tonight's training would read, with a ledger of every example's source."""
+def collect(
+    workspace: WorkspaceOption = None,
+    as_json: JsonOption = False,
+    only_check: Annotated[
+        bool,
+        typer.Option("--check", help="Make none: look for leaks in the newest one; exit code 1 when there is one."),
+    ] = False,
+) -> None:
+    """Write the corpus: what tonight's training would read, with a ledger of every example's source.
+
+    Examples: `nightschool collect`, `nightschool collect --check`, then `nightschool corpus show`
+    """
     place = find_workspace(workspace)
+    if only_check:
+        check(place, as_json)
+        return
     report = _collect(place, _base_model(place))
     print(json.dumps(report, default=str) if as_json else _sentence(report))
 

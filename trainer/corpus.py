@@ -20,7 +20,7 @@ from trainer.cutting import Part
 from trainer.duplicates import words_of
 from trainer.facts import read_code
 from trainer.leaks import Checkable, Leak, find_leaks, on_both_sides
-from trainer.ledger import Ledger, read_ledger
+from trainer.ledger import Ledger, Split, read_ledger
 from trainer.raw_text import (
     PAGES,
     Draft,
@@ -95,7 +95,8 @@ def build_corpus(
     staging = folder.with_name(f".{folder.name}.part")
     shutil.rmtree(staging, ignore_errors=True)
     try:
-        entries = tuple(write_examples(_raw_drafts(material), talks, staging, kept.left_out))
+        withheld = list(_raw_drafts(material, "held-out"))
+        entries = tuple(write_examples(_raw_drafts(material, "train"), withheld, talks, staging, kept.left_out))
         left_out = Counter(snapshot.skipped) + kept.left_out
         masked = Counter(snapshot.masked)
         for document in kept.documents:
@@ -125,11 +126,14 @@ def _what_was_there(snapshot: Snapshot) -> str:
     return f"no source file to learn from in {snapshot.repository}: {seen}"
 
 
-def _raw_drafts(material: Material) -> Iterator[Draft]:
-    snapshot, sides, counter, limit = material.snapshot, material.sides, material.counter, material.example_tokens
+def _raw_drafts(material: Material, split: Split) -> Iterator[Draft]:
+    """The raw text of one side."""
+    sides, counter, limit = material.sides, material.counter, material.example_tokens
     for file in material.files:
-        yield from file_drafts(file, snapshot, sides, counter, limit)
-    yield from document_drafts(material.documents, snapshot, sides, counter, limit)
+        if sides.of_text(file.path) == split:
+            yield from file_drafts(file, split, counter, limit)
+    chosen = [document for document in material.documents if sides.of_text(document.source_id) == split]
+    yield from document_drafts(chosen, material.snapshot, split, counter, limit)
 
 
 def _talk_drafts(talks: Iterable[Talk], material: Material, kept: Kept) -> list[Draft]:
@@ -140,7 +144,9 @@ def _talk_drafts(talks: Iterable[Talk], material: Material, kept: Kept) -> list[
     drafts: list[Draft] = []
     for talk in talks:
         tokens = sum(material.count(message["content"]) + _TURN_TOKENS for message in talk.messages)
-        source, question = _source_of(talk.source, licences), " ".join(words_of(talk.question))
+        source = _source_of(talk.source, licences)
+        # The same question with passages and without them are two things to learn.
+        question = f"{len(talk.messages)} {' '.join(words_of(talk.question))}"
         if tokens > material.example_tokens:
             kept.left_out[f"{talk.kind}: longer than an example"] += 1
         elif question in asked:

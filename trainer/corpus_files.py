@@ -9,11 +9,11 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from hashlib import sha256
+from itertools import count
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from trainer.duplicates import QUESTION_RUN, NearDuplicates
-from trainer.leaks import Grams
+from trainer.leaks import Watch
 from trainer.ledger import CHAT_KINDS, Entry, Ledger
 from trainer.raw_text import Draft
 
@@ -44,26 +44,36 @@ def read_examples(folder: Path, ledger: Ledger) -> list[Example]:
 
 
 def write_examples(
-    raw: Iterable[Draft], talks: Sequence[Draft], folder: Path, left_out: Counter[str]
+    learnt: Iterable[Draft], withheld: Sequence[Draft], talks: Sequence[Draft], folder: Path, left_out: Counter[str]
 ) -> Iterator[Entry]:
-    """Raw text first; while it goes by, the held-out questions that stand in it are found and left out."""
+    """What is learnt first. What is held out and stands in it all the same is found while it goes by, and left out."""
     (folder / "raw").mkdir(parents=True)
     (folder / "chat").mkdir()
-    leaking, grams = _asked_in_training(talks), Grams()
-    for number, talk in enumerate(talks):
-        if talk.split != "train":
-            grams.add(str(number), talk.question)
-    for number, draft in enumerate(raw, 1):
-        if draft.split == "train":
-            leaking |= {int(name) for name in grams.find(draft.text)}
-        name = f"raw/{number:06}.txt"
-        (folder / name).write_bytes(draft.text.encode())
-        yield _entry(name, draft)
-    for talk in talks:
-        if talk.split == "train":
-            leaking |= {int(name) for name in grams.find(_joined(talk.messages))}
-    left_out.update(f"{talks[number].kind}: held out, but learnt elsewhere" for number in sorted(leaking))
-    yield from _write_talks([talk for number, talk in enumerate(talks) if number not in leaking], folder)
+    numbers = count(1)
+    held = [talk for talk in talks if talk.split != "train"]
+    watch = Watch([draft.text for draft in withheld], [talk.question for talk in held])
+    for draft in learnt:
+        watch.see(draft.text)
+        yield _write_raw(draft, f"raw/{next(numbers):06}.txt", folder)
+    taught = [talk for talk in talks if talk.split == "train"]
+    for talk in taught:
+        watch.see(_joined(talk.messages), talk.question)
+    for draft in _unseen(withheld, watch.texts, left_out):
+        yield _write_raw(draft, f"raw/{next(numbers):06}.txt", folder)
+    yield from _write_talks([*taught, *_unseen(held, watch.questions, left_out)], folder)
+
+
+def _unseen(held: Sequence[Draft], leaking: set[int], left_out: Counter[str]) -> Iterator[Draft]:
+    for number, draft in enumerate(held):
+        if number in leaking:
+            left_out[f"{draft.kind}: held out, but learnt elsewhere"] += 1
+        else:
+            yield draft
+
+
+def _write_raw(draft: Draft, name: str, folder: Path) -> Entry:
+    (folder / name).write_bytes(draft.text.encode())
+    return _entry(name, draft)
 
 
 def _write_talks(talks: Iterable[Draft], folder: Path) -> Iterator[Entry]:
@@ -76,16 +86,6 @@ def _write_talks(talks: Iterable[Draft], folder: Path) -> Iterator[Entry]:
             lines[talk.kind] += 1
             files[talk.kind].write(f"{talk.text}\n".encode())
             yield _entry(f"{_chat_file(talk.kind)}#{lines[talk.kind]}", talk)
-
-
-def _asked_in_training(talks: Sequence[Draft]) -> set[int]:
-    """Numbers of the held-out conversations whose question has a near duplicate in training."""
-    known = NearDuplicates(QUESTION_RUN)
-    held = [number for number, talk in enumerate(talks) if talk.split != "train"]
-    for talk in talks if held else ():
-        if talk.split == "train":
-            known.add(talk.source, talk.question)
-    return {number for number in held if known.find(talks[number].question) is not None}
 
 
 def _entry(name: str, draft: Draft) -> Entry:

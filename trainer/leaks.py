@@ -70,6 +70,44 @@ class Grams:
         return found
 
 
+class Watch:
+    """Finds, while training text goes by, which held-out texts and questions stand in it: `texts` and `questions` are
+    their numbers."""
+
+    def __init__(self, texts: Sequence[str], questions: Sequence[str]) -> None:
+        self.texts: set[int] = set()
+        self.questions: set[int] = set()
+        self._texts, self._like_texts = NearDuplicates(), _Alike()
+        self._questions, self._like_questions = NearDuplicates(QUESTION_RUN), _Alike()
+        self._grams = Grams()
+        for number, text in enumerate(texts):
+            self._like_texts.put(number, self._texts.add(str(number), _body(text)))
+        for number, question in enumerate(questions):
+            self._like_questions.put(number, self._questions.add(str(number), question))
+            self._grams.add(str(number), question)
+
+    def see(self, text: str, question: str = "") -> None:
+        """One training example: raw text, or a conversation with its question."""
+        self.questions |= {int(name) for name in self._grams.find(text)}
+        if question:
+            self.questions |= self._like_questions.of(self._questions.find(question))
+        else:
+            self.texts |= self._like_texts.of(self._texts.find(_body(text)))
+
+
+class _Alike:
+    """Numbers by the first one that they are alike to."""
+
+    def __init__(self) -> None:
+        self._groups: defaultdict[str, set[int]] = defaultdict(set)
+
+    def put(self, number: int, first: str | None) -> None:
+        self._groups[first or str(number)].add(number)
+
+    def of(self, first: str | None) -> set[int]:
+        return self._groups[first] if first is not None else set()
+
+
 def find_leaks(ledger: Ledger, examples: Iterable[Checkable]) -> list[Leak]:
     """Every leak of a corpus, by kind; reads `examples` once for what is sought and is given them as a list."""
     held = list(examples)

@@ -138,7 +138,7 @@ def _without(
         yield replace(document, text=text, answered="" if withheld else document.answered)
 
 
-def file_drafts(file: CodeFile, snapshot: Snapshot, sides: Sides, counter: Tokenizer, limit: int) -> Iterator[Draft]:
+def file_drafts(file: CodeFile, split: Split, counter: Tokenizer, limit: int) -> Iterator[Draft]:
     """A file's raw text in parts of at most `limit` tokens, cut before symbols and headings."""
     head_tokens = _count(file_header(file.path, 99, 99), counter)
     line_tokens = count_line_tokens(file.text, counter)
@@ -149,11 +149,11 @@ def file_drafts(file: CodeFile, snapshot: Snapshot, sides: Sides, counter: Token
         # Each line is tokenised once, in its file: a part by itself differs by a token or two at its ends.
         tokens = head_tokens + sum(line_tokens[part.start_line - 1 : part.end_line])
         weight = file.weight_of(part.start_line, part.end_line)
-        yield Draft("raw", file.path, part, sides.of_text(file.path), weight, text, tokens, licence=licence)
+        yield Draft("raw", file.path, part, split, weight, text, tokens, licence=licence)
 
 
 def document_drafts(
-    documents: Iterable[Document], snapshot: Snapshot, sides: Sides, counter: Tokenizer, limit: int
+    documents: Iterable[Document], snapshot: Snapshot, split: Split, counter: Tokenizer, limit: int
 ) -> Iterator[Draft]:
     """The raw text of what is no file of the snapshot: wiki pages, pull requests, commits and reviews."""
     paths = {file.path for file in snapshot.files}
@@ -166,7 +166,6 @@ def document_drafts(
         for part in cut(document.text, line_tokens, limit - head_tokens - SLACK_TOKENS, borders):
             text = document_header(document, snapshot.repository, part.number, part.parts) + part.text
             tokens = head_tokens + sum(line_tokens[part.start_line - 1 : part.end_line])
-            split = sides.of_text(document.source_id)
             date = document.date.isoformat()
             yield Draft(document.kind, document.source_id, part, split, 0.0, text, tokens, date=date)
 

@@ -156,6 +156,14 @@ def test_a_question_that_training_text_holds_is_not_kept_for_validation(tmp_path
     assert check_corpus(tmp_path / "corpus") == []
 
 
+def test_a_part_that_is_learnt_elsewhere_is_not_withheld_for_show(tmp_path: Path, counter: Path) -> None:
+    boilerplate = "".join(f"    option_{n} = setting('option', default={n}, kind='number')\n" for n in range(12))
+    files = {f"shop/part_{n}.py": f"{boilerplate}\n\n{code(n) * (1 + n % 3)}" for n in range(30)}
+    ledger = build_corpus(snapshot_of(files), counter, "ab", replace(PLAN, example_tokens=900), tmp_path / "corpus")
+    assert ledger.left_out["raw: held out, but learnt elsewhere"] > 0
+    assert check_corpus(tmp_path / "corpus") == []
+
+
 def test_what_is_alike_is_learnt_once_and_counted(tmp_path: Path, counter: Path) -> None:
     longer = "".join(code(number) for number in range(100, 104))
     files = FILES | {
