@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from indexer.workspace import Workspace, find_workspace
-from nightschool_corpus import check, corpus_app
+from nightschool_corpus import check, corpus_app, generator_for, show_collected
 from server.adapter_commands import adapters_app, loss_line
 
 if TYPE_CHECKING:
@@ -156,7 +156,7 @@ def collect(
         check(place, as_json)
         return
     report = _collect(place, _base_model(place))
-    print(json.dumps(report, default=str) if as_json else _sentence(report))
+    print(json.dumps(report, default=str)) if as_json else show_collected(report)
 
 
 @app.command()
@@ -397,7 +397,8 @@ def _collect(place: Workspace, base: BaseModel) -> dict[str, Any]:
     from trainer.night import collect as collect_corpus
 
     with progress("collecting") as advance:
-        return asdict(collect_corpus(place, _trainer_settings(place), base, _showing(advance)))
+        settings, generator = _trainer_settings(place), generator_for(place, base)
+        return asdict(collect_corpus(place, settings, base, _showing(advance), generator=generator))
 
 
 def _train(place: Workspace, base: BaseModel, budget: float | None) -> Adapter:
@@ -422,7 +423,10 @@ def _night(place: Workspace, base: BaseModel, force: bool) -> NightReport:
 
     with progress("night") as advance:
         trainer_settings = _trainer_settings(place)
-        return run_night(place, trainer_settings, base, _showing(advance), force=force, check_engine=check_engine)
+        return run_night(
+            place, trainer_settings, base, _showing(advance), force=force, check_engine=check_engine,
+            generator=generator_for(place, base),
+        )  # fmt: skip
 
 
 def _trainer_settings(place: Workspace) -> TrainerSettings:

@@ -17,6 +17,7 @@ from typing import Literal, TypeVar
 from indexer.workspace import Workspace
 from server.adapter import Adapter, AdapterError, find_adapter, new_version, promote, prune, read_current
 from server.base_model import BaseModel
+from trainer.generated import Generator
 from trainer.job import Stage
 from trainer.night_state import NightState, last_finished, load_state, save_state, settings_mark
 from trainer.process import Runner, run_job
@@ -71,6 +72,7 @@ def run_night(
     force: bool = False,
     check_engine: Callable[[Adapter], str] | None = None,
     runner: Runner = run_job,
+    generator: Generator | None = None,
 ) -> NightReport:
     """From yesterday's code to a better adapter in service, or to the reason there is none.
 
@@ -85,7 +87,7 @@ def run_night(
         corpus = _timed(
             state,
             "collect",
-            lambda: collect(workspace, settings, base, on_progress, snapshot=proof.snapshot),
+            lambda: collect(workspace, settings, base, on_progress, snapshot=proof.snapshot, generator=generator),
         )
         adapter = _timed(
             state, "train", lambda: _trained(workspace, settings, base, corpus, state, on_progress, runner)
