@@ -15,6 +15,7 @@ import typer
 from indexer.workspace import Workspace, find_workspace
 from nightschool_corpus import check, corpus_app, generator_for, show_collected
 from server.adapter_commands import adapters_app, loss_line
+from server.forget_command import forget
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -48,6 +49,7 @@ app = typer.Typer(
 )
 app.add_typer(adapters_app, name="adapters")
 app.add_typer(corpus_app, name="corpus")
+app.command()(forget)
 
 WorkspaceOption = Annotated[
     Path | None,

@@ -9,6 +9,7 @@ from indexer.chunking import Chunk
 from indexer.files import Skipped, list_files, read_regular_file
 from indexer.lines import split_lines
 from indexer.parts import Parts
+from indexer.quarantine import read_quarantine
 from indexer.search import CurrentTexts, Passage, make_passage, verify
 from indexer.secrets import mask_secrets
 
@@ -31,7 +32,10 @@ def parse_exact(query: str) -> re.Pattern[bytes] | None:
 
 def exact_files(pattern: re.Pattern[bytes], parts: Parts, overlays: Mapping[str, str]) -> Iterator[tuple[str, bytes]]:
     """(path, content) of every text file that git tracks or does not ignore and that has a match, by path."""
+    held = read_quarantine(parts.workspace)
     for path in list_files(parts.workspace):
+        if held.holds_path(path):
+            continue
         if path in overlays:
             content: bytes | Skipped | None = overlays[path].encode("utf-8", "replace")
         else:

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from indexer.ignores import IgnoreRules
 from indexer.languages import language_of
+from indexer.quarantine import read_quarantine
 from indexer.settings import IndexerSettings
 from indexer.workspace import STATE_FOLDER, Workspace
 
@@ -131,7 +132,9 @@ def read_source(
         path.encode()
     except UnicodeEncodeError:
         return Skipped(path.encode("utf-8", "backslashreplace").decode(), "name is not UTF-8")
-    if reason := _judge_name(path):
+    if read_quarantine(workspace).holds_path(path):
+        return Skipped(path, "quarantined")
+    if reason := judge_name(path):
         return Skipped(path, reason)
     content = read_regular_file(workspace.root, path, settings.max_file_bytes)
     if content is None or isinstance(content, Skipped):
@@ -164,7 +167,8 @@ def judge_content(path: str, content: bytes) -> SourceFile | Skipped:
     return SourceFile(path, content, text, language)
 
 
-def _judge_name(path: str) -> str | None:
+def judge_name(path: str) -> str | None:
+    """Why a file of this name is no source, whatever is in it; None when it may be."""
     *folders, name = path.split("/")
     if _VENDORED.intersection(folders):
         return "vendored"

@@ -20,6 +20,7 @@ from indexer.embedding_cache import EmbeddingCache
 from indexer.lexical import LexicalDamaged, LexicalIndex
 from indexer.lock import IndexUnavailable
 from indexer.parts import Parts
+from indexer.quarantine import BadQuarantine
 from indexer.settings import IndexerSettings
 from indexer.store import Store, StoreDamaged, collection_name, forget_client, open_client
 from indexer.workspace import Workspace
@@ -202,7 +203,7 @@ def translated_errors(workspace: Workspace) -> Iterator[None]:
         raise IndexUnavailable(
             f"the index in {workspace.state} is damaged ({error}): start again to rebuild it"
         ) from error
-    except (LexicalDamaged, StoreDamaged, EmbedderUnavailable) as error:
+    except (LexicalDamaged, StoreDamaged, EmbedderUnavailable, BadQuarantine) as error:
         raise IndexUnavailable(str(error)) from error
     except OSError as error:
         reason = "the disk is full" if error.errno in (errno.ENOSPC, errno.EFBIG, errno.EDQUOT) else str(error)

@@ -13,6 +13,7 @@ from indexer.languages import language_of
 from indexer.lines import cut_lines
 from indexer.overlays import overlay_candidates
 from indexer.parts import Parts
+from indexer.quarantine import read_quarantine
 from indexer.ranking import Candidate, Query, rank
 from indexer.secrets import mask_secrets
 
@@ -100,7 +101,7 @@ class CurrentTexts:
         return self._masked[path]
 
     def _look(self, path: str) -> SourceFile | None:
-        if path in self._overlays:
+        if path in self._overlays and not read_quarantine(self._parts.workspace).holds_path(path):
             text = self._overlays[path]
             return SourceFile(path, text.encode("utf-8", "replace"), text, language_of(path, text[:100]))
         source = read_source(self._parts.workspace, path, self._parts.settings)

@@ -25,6 +25,7 @@ from watchdog.events import (
 from watchdog.observers import Observer
 
 from indexer.files import IGNORE_FILE
+from indexer.quarantine import QUARANTINE_FILE
 from indexer.workspace import STATE_FOLDER
 
 # What changes a file, and no "opened" or "closed": watchdog walks the whole tree after an overflow, which opens every
@@ -73,6 +74,9 @@ class Changes(FileSystemEventHandler):
         except ValueError:
             return
         top, _, rest = relative.partition("/")
+        if relative == f"{STATE_FOLDER}/{QUARANTINE_FILE}":
+            self._add(None)
+            return
         if top == STATE_FOLDER or (top == ".git" and rest != "info/exclude"):
             return
         rules_changed = path.name in (".gitignore", IGNORE_FILE) or relative == ".git/info/exclude" or relative == "."

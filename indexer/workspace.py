@@ -33,6 +33,11 @@ class Workspace:
         return self.state / "corpus"
 
     @property
+    def pulls(self) -> Path:
+        """Pull requests as they were fetched, one file each."""
+        return self.state / "sources" / "pulls"
+
+    @property
     def logs(self) -> Path:
         return self.state / "logs"
 

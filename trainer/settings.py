@@ -10,6 +10,10 @@ from pydantic_settings import SettingsConfigDict
 from indexer.settings import SectionSettings
 from trainer.presets import Preset, find_preset
 
+Association = Literal[
+    "OWNER", "MEMBER", "COLLABORATOR", "CONTRIBUTOR", "FIRST_TIME_CONTRIBUTOR", "FIRST_TIMER", "MANNEQUIN", "NONE"
+]
+
 
 class TrainerSettings(SectionSettings):
     """[trainer]"""
@@ -63,6 +67,36 @@ class TrainerSettings(SectionSettings):
     min_files: int = Field(5, ge=1, description="files that a proof must rest on")
     max_files: int = Field(20_000, ge=1, description="files a corpus takes, those changed last first")
     keep_adapters: int = Field(7, ge=2, description="adapters kept; older ones are deleted")
+
+    github: str = Field(
+        "",
+        pattern=r"^([A-Za-z0-9][A-Za-z0-9-]*/[A-Za-z0-9._-]+)?$",
+        description="owner/name on GitHub; empty: nothing is fetched, pull requests are read from the local history",
+    )
+    github_url: str = Field(
+        "https://api.github.com",
+        pattern=r"^https?://[^\s@/]+(/[^\s@]*)?$",
+        description="GitHub's API; of an Enterprise server https://HOST/api/v3 (then say it in the environment too, or "
+        "no token goes there)",
+    )
+    github_token_variable: str = Field(
+        "GITHUB_TOKEN",
+        pattern=r"^[A-Z0-9_]*TOKEN[A-Z0-9_]*$",
+        description="environment variable that holds the token; public repositories need none",
+    )
+    github_token_file: str = Field(
+        "", description="file of mode 0600 that holds the token, where the environment does not"
+    )
+    pull_requests: int = Field(100, ge=0, le=10_000, description="pull requests learnt from, the newest first")
+    trusted: tuple[Association, ...] = Field(
+        ("OWNER", "MEMBER", "COLLABORATOR"),
+        description="whose pull requests and comments are learnt from, by what they are to the project on GitHub",
+    )
+    merged_only: bool = Field(True, description="learn from merged pull requests only")
+    wiki: str = Field(
+        "", description="the wiki: github (that of [trainer] github), the URL of a git repository, or a folder"
+    )
+    commits: int = Field(300, ge=0, le=100_000, description="commits learnt from, the newest first")
 
     def hyper_parameters(self, has_gpu: bool) -> Preset:
         """The preset as these settings change it."""

@@ -9,6 +9,7 @@ from collections.abc import Callable
 
 import pytest
 
+from indexer.quarantine import Quarantine, write_quarantine
 from indexer.watch import Changes
 
 DEADLINE_S = 20
@@ -79,6 +80,15 @@ def test_a_change_of_the_ignore_rules_is_followed(write, git, watched):
     wait_until(lambda: watched.has_path("secret_plan.py"))
     write(".nightschoolignore", "secret_*\n")
     wait_until(lambda: not watched.has_path("secret_plan.py"))
+
+
+def test_a_watched_index_follows_the_quarantine(write, workspace, watched):
+    write("a.py", "def okapi():\n    return 6\n")
+    wait_until(lambda: watched.has_path("a.py"))
+    write_quarantine(workspace, Quarantine(paths={"a.py": ""}))
+    wait_until(lambda: not watched.has_path("a.py"))
+    write_quarantine(workspace, Quarantine())
+    wait_until(lambda: watched.has_path("a.py"))
 
 
 def test_an_overflow_of_the_kernel_queue_ends_in_a_look_at_everything(watched, write, workspace):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -24,6 +24,18 @@ class Commit:
 
     sha: str
     date: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class ToldChange:
+    """A commit with its message: full hashes (`parents`, the first is the main line's), date of commit, UTC."""
+
+    sha: str
+    parents: tuple[str, ...]
+    author: str
+    email: str
+    date: datetime
+    message: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +102,58 @@ class History:
                 changed.setdefault(path, []).append(age)
         return changed
 
+    def last_changed(self, commit: str, paths: Sequence[str]) -> dict[str, datetime]:
+        """When each of `paths` was last changed on the main line up to `commit`, UTC."""
+        missing = set(paths)
+        dates: dict[str, datetime] = {}
+        # A date line begins with \x01, which no path in `--name-only` does: git quotes it.
+        command = ["log", "--first-parent", "-m", "--no-renames", "--name-only", "--relative", "--format=%x01%ct"]
+        date = datetime.fromtimestamp(0, UTC)
+        for line in self._lines(*command, commit, "--", *sorted({path.partition("/")[0] for path in paths})):
+            if line.startswith("\x01"):
+                date = datetime.fromtimestamp(int(line[1:]), UTC)
+            elif line in missing:
+                dates[line] = date
+                missing.discard(line)
+                if not missing:
+                    break
+        return dates
+
+    def changes_told(self, commit: str, count: int, *, main_line: bool = False) -> Iterator[ToldChange]:
+        """The last `count` commits up to `commit` that touch this folder, newest first: with `main_line` only what came
+        to it (merges and squashes whole), else every commit but merges.
+        """
+        which = "--first-parent" if main_line else "--no-merges"
+        form = "--format=%x01%H%x00%P%x00%an%x00%ae%x00%ct%x00%B%x00"
+        text = self._run("log", f"-{count}", which, form, commit, "--", ".", errors="replace")
+        for record in text.split("\0\n\x01"):
+            sha, parents, author, email, seconds, message, *_ = (*record.lstrip("\x01").split("\0"), *[""] * 6)
+            if sha:
+                date = datetime.fromtimestamp(int(seconds), UTC)
+                yield ToldChange(sha, tuple(parents.split()), author, email, date, message.strip())
+
+    def diff(self, change: ToldChange, max_bytes: int) -> str | None:
+        """What `change` did to this folder, against its first parent; None when that is longer than `max_bytes`.
+
+        Bytes that are no UTF-8 become surrogates.
+        """
+        before = change.parents[:1] or ("--root",)
+        arguments = (
+            "-r -p -M --no-commit-id --no-color --no-ext-diff --no-textconv --relative --src-prefix=a/ --dst-prefix=b/"
+        )
+        with subprocess.Popen(
+            [*_GIT, "diff-tree", *arguments.split(), *before, change.sha, "--", "."],
+            cwd=self._root, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
+        ) as process:  # fmt: skip
+            assert process.stdout
+            read = process.stdout.read(max_bytes + 1)
+            process.kill()
+        return read.decode("utf-8", "surrogateescape") if len(read) <= max_bytes else None
+
+    def between(self, older: str, newer: str) -> list[str]:
+        """The commits that `newer` has and `older` has not."""
+        return self._run("rev-list", newer, f"^{older}", "--").split()
+
     def line_dates(self, commit: str, path: str) -> list[int]:
         """When each line of `path` was last changed up to `commit`; seconds since 1970. Raises `NoHistory`."""
         text = self._run("blame", "--line-porcelain", commit, "--", path, errors="replace")
@@ -102,6 +166,19 @@ class History:
             errors="replace",
         )  # fmt: skip
         return list(_read_hunks(text))
+
+    def _lines(self, *arguments: str) -> Iterator[str]:
+        """What git prints, line by line, for as long as it is read."""
+        with subprocess.Popen(
+            [*_GIT, "--literal-pathspecs", *arguments],
+            cwd=self._root, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, errors="surrogateescape",
+        ) as process:  # fmt: skip
+            assert process.stdout
+            try:
+                for line in process.stdout:
+                    yield line.rstrip("\n")
+            finally:
+                process.kill()
 
     def _run(self, *arguments: str, errors: str = "surrogateescape") -> str:
         try:

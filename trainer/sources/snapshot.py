@@ -11,6 +11,7 @@ from hashlib import sha256
 from pathlib import Path
 
 from indexer.files import Skipped, SourceFile, source_files
+from indexer.quarantine import Quarantine, read_quarantine
 from indexer.secrets import mask_secrets
 from indexer.settings import IndexerSettings
 from indexer.workspace import Workspace
@@ -56,6 +57,7 @@ def take_snapshot(workspace: Workspace, settings: IndexerSettings, commit: str =
     except NoHistory:
         return _snapshot(workspace, source_files(workspace, settings), "", _newest_change(workspace, settings), {})
     # Outside the workspace: inside, the file rules would ask git about our copy.
+    held = read_quarantine(workspace)
     with tempfile.TemporaryDirectory(prefix="nightschool-snapshot-") as folder:
         copy = Workspace(Path(folder).resolve())
         for path, content in history.files(at.sha, settings.max_file_bytes):
@@ -63,7 +65,12 @@ def take_snapshot(workspace: Workspace, settings: IndexerSettings, commit: str =
             target.parent.mkdir(parents=True, exist_ok=True)
             target.write_bytes(content)
         weights = {path: sum(0.99**age for age in ages) for path, ages in history.changes(at.sha, 500).items()}
-        return _snapshot(workspace, source_files(copy, settings), at.sha, at.date, weights)
+        judged = (_obey(held, file) for file in source_files(copy, settings))
+        return _snapshot(workspace, judged, at.sha, at.date, weights)
+
+
+def _obey(held: Quarantine, file: SourceFile | Skipped) -> SourceFile | Skipped:
+    return Skipped(file.path, "quarantined") if held.holds_path(file.path) else file
 
 
 def _snapshot(

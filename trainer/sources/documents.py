@@ -1,0 +1,91 @@
+"""What a repository knows beside its code, from all its sources: documentation, wiki, pull requests, commits."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from indexer.quarantine import read_quarantine
+from indexer.workspace import Workspace
+from trainer.job import Note, Stage, TrainingEvent
+from trainer.settings import TrainerSettings
+from trainer.sources.commits import gather_commits, gather_local_pulls
+from trainer.sources.document import Document, DocumentKind
+from trainer.sources.documentation import gather_documentation
+from trainer.sources.gathering import Gathering
+from trainer.sources.history import History, NoHistory
+from trainer.sources.patches import DiffRules
+from trainer.sources.snapshot import Snapshot
+
+OnProgress = Callable[[TrainingEvent], None]
+
+
+@dataclass(frozen=True, slots=True)
+class DocumentsReport:
+    """The documents by source id, each id once. `left_out`: reason -> how many pages, pull requests, commits, comments,
+    or files of their diffs; `notices`: one line each, for the user.
+    """
+
+    documents: tuple[Document, ...]
+    left_out: dict[str, int] = field(default_factory=dict)
+    notices: tuple[str, ...] = ()
+    seconds: float = 0.0
+
+    @property
+    def counts(self) -> dict[DocumentKind, int]:
+        """Documents by kind."""
+        return dict(sorted(Counter(document.kind for document in self.documents).items()))
+
+    @property
+    def masked(self) -> dict[str, int]:
+        """Replaced secrets by type."""
+        total: Counter[str] = Counter()
+        for document in self.documents:
+            total.update(document.masked)
+        return dict(sorted(total.items()))
+
+    @property
+    def stripped(self) -> int:
+        """Hidden characters taken out."""
+        return sum(document.stripped for document in self.documents)
+
+
+def collect_documents(
+    workspace: Workspace, settings: TrainerSettings, snapshot: Snapshot, on_progress: OnProgress
+) -> DocumentsReport:
+    """Every document known at `snapshot`, cleaned; of a snapshot of the past, none that is newer.
+
+    A source that cannot be read is a notice, and the rest goes on. What was fetched before is not fetched again, and
+    what a limit cut short goes on with the next call. The same repository and the same answers give the same documents.
+    """
+    began = time.monotonic()
+    history = History(workspace.root)
+    gathering = Gathering(read_quarantine(workspace), snapshot.date if _is_past(history, snapshot) else None)
+    on_progress(Stage("reading the documentation"))
+    gather_documentation(snapshot, history, gathering)
+    rules = DiffRules(workspace, gathering.quarantine)
+    told: set[str] = set()
+    if snapshot.commit:
+        on_progress(Stage("reading pull requests from the local history"))
+        told = gather_local_pulls(history, snapshot.commit, settings.pull_requests, rules, gathering)
+        on_progress(Stage("reading commits"))
+        gather_commits(history, snapshot.commit, settings.commits, told, rules, gathering)
+    for notice in gathering.notices:
+        on_progress(Note(notice))
+    documents = {document.source_id: document for document in gathering.documents}
+    return DocumentsReport(
+        tuple(documents[name] for name in sorted(documents)),
+        dict(sorted(gathering.left_out.items())),
+        tuple(gathering.notices),
+        round(time.monotonic() - began, 2),
+    )
+
+
+def _is_past(history: History, snapshot: Snapshot) -> bool:
+    """Has the repository gone on since the snapshot?"""
+    try:
+        return bool(snapshot.commit) and history.head().sha != snapshot.commit
+    except NoHistory:
+        return False
