@@ -37,7 +37,7 @@ from trainer.sources.snapshot import Snapshot, SnapshotFile
 from trainer.synthesis import Amounts, Material, make_talks
 from trainer.talk import Talk
 
-__all__ = ["CorpusPlan", "EmptyCorpus", "Example", "build_corpus", "check_corpus", "read_examples"]
+__all__ = ["Beside", "CorpusPlan", "EmptyCorpus", "Example", "build_corpus", "check_corpus", "read_examples"]
 
 _TURN_TOKENS = 6  # of a chat template, for each message
 _NO_PART = Part("", 0, 0, 1, 1)
@@ -65,6 +65,15 @@ LineWeights = Callable[[SnapshotFile], Sequence[float] | None]
 Write = Callable[[Sequence[Document]], tuple[Sequence[Talk], Mapping[str, int]]]
 
 
+@dataclass(frozen=True, slots=True)
+class Beside:
+    """What there is beside the code: documents, what their sources left out, and a model that writes about pages."""
+
+    documents: Sequence[Document] = ()
+    left_out: Mapping[str, int] = field(default_factory=dict)
+    write: Write = lambda _: ((), {})
+
+
 def build_corpus(
     snapshot: Snapshot,
     tokenizer_file: Path,
@@ -72,14 +81,14 @@ def build_corpus(
     plan: CorpusPlan,
     folder: Path,
     line_weights: LineWeights = lambda _: None,
-    documents: Sequence[Document] = (),
-    write: Write = lambda _: ((), {}),
+    beside: Beside | None = None,
 ) -> Ledger:
-    """Write the corpus of `snapshot` and `documents` to `folder` (replaced when there) and return its ledger.
+    """Write the corpus of `snapshot`, and of what is `beside` it, to `folder` (replaced when there); its ledger.
 
     Examples come in the order of what changed last. Raises `EmptyCorpus`.
     """
-    kept = keep_once(snapshot, documents, plan.max_files)
+    beside = beside or Beside()
+    kept = keep_once(snapshot, beside.documents, plan.max_files)
     if not kept.files and not kept.documents:
         raise EmptyCorpus(_what_was_there(snapshot))
     origins = [file.path for file in kept.files]
@@ -89,8 +98,9 @@ def build_corpus(
     counter = Tokenizer.from_file(str(tokenizer_file))
     files = [read_code(file, line_weights(file)) for file in kept.files]
     material = Material(snapshot, files, kept.documents, sides, counter, plan.example_tokens, plan.seed)
-    written, unwritten = write([document for document in kept.documents if document.kind in PAGES])
+    written, unwritten = beside.write([document for document in kept.documents if document.kind in PAGES])
     kept.left_out.update(unwritten)
+    kept.left_out.update({f"documents: {reason}": number for reason, number in beside.left_out.items()})
     talks = _talk_drafts([*make_talks(material, plan.amounts), *written], material, kept)
     staging = folder.with_name(f".{folder.name}.part")
     shutil.rmtree(staging, ignore_errors=True)

@@ -15,7 +15,7 @@ from indexer.workspace import Workspace
 from server.adapter import Adapter, Losses, find_adapter, new_version, promote, prune
 from server.base_model import BaseModel
 from server.prompt import PROMPT_VERSION
-from trainer.corpus import CorpusPlan, build_corpus
+from trainer.corpus import Beside, CorpusPlan, build_corpus
 from trainer.corpus_settings import CorpusSettings
 from trainer.generated import Generator, Page, general_orders, page_orders, write_orders
 from trainer.job import Note, Stage, TrainingError, TrainingEvent, TrainingJob
@@ -23,6 +23,7 @@ from trainer.ledger import Ledger, read_ledger
 from trainer.process import Runner, run_job
 from trainer.settings import TrainerSettings
 from trainer.sources.document import Document
+from trainer.sources.documents import collect_documents
 from trainer.sources.history import History, NoHistory
 from trainer.sources.snapshot import Snapshot, SnapshotFile, take_snapshot
 from trainer.talk import Talk
@@ -85,7 +86,7 @@ def collect(
     began = time.monotonic()
     on_progress(Stage("reading the code"))
     snapshot = snapshot or take_snapshot(workspace, IndexerSettings.read(workspace), commit)
-    documents: tuple[Document, ...] = ()
+    found = collect_documents(workspace, settings, snapshot, on_progress)
     on_progress(Stage("making examples"))
     wanted = CorpusSettings.read(workspace)
     plan = CorpusPlan(
@@ -96,10 +97,8 @@ def collect(
     workspace.corpus.mkdir(exist_ok=True)
     folder = workspace.corpus / snapshot.name
     weights = _line_weights(workspace, snapshot)
-    write = _writer(workspace, wanted, generator, on_progress)
-    ledger = build_corpus(
-        snapshot, base.folder / "tokenizer.json", base.sha256, plan, folder, weights, documents, write
-    )
+    beside = Beside(found.documents, found.left_out, _writer(workspace, wanted, generator, on_progress))
+    ledger = build_corpus(snapshot, base.folder / "tokenizer.json", base.sha256, plan, folder, weights, beside)
     return _corpus_report(folder, ledger, time.monotonic() - began)
 
 

@@ -15,7 +15,7 @@ from tokenizers import Tokenizer
 
 from server.prompt import SYSTEM
 from trainer.answers import _REFUSAL
-from trainer.corpus import CorpusPlan, Example, build_corpus, read_examples
+from trainer.corpus import Beside, CorpusPlan, Example, build_corpus, read_examples
 from trainer.encoding import encode_chat
 from trainer.facts import about_file, first_sentence, read_code, read_facts
 from trainer.sides import choose_sides
@@ -86,7 +86,7 @@ def examples(tmp_path: Path, counter: Path) -> Callable[..., list[Example]]:
     def make(files: dict[str, str], *documents: Document, plan: CorpusPlan = PLAN) -> list[Example]:
         # Withheld by hash: these files are not the ones that are looked at.
         padded = files | {f"old/part_{number}.py": filler(number) for number in range(6)}
-        ledger = build_corpus(snapshot_of(padded), counter, "ab", plan, tmp_path / "corpus", documents=documents)
+        ledger = build_corpus(snapshot_of(padded), counter, "ab", plan, tmp_path / "corpus", beside=Beside(documents))
         return read_examples(tmp_path / "corpus", ledger)
 
     return make

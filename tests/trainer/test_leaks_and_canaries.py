@@ -16,7 +16,7 @@ import pytest
 from indexer.secrets import mask_secrets
 from indexer.settings import IndexerSettings
 from indexer.workspace import Workspace
-from trainer.corpus import CorpusPlan, build_corpus, check_corpus, read_examples
+from trainer.corpus import Beside, CorpusPlan, build_corpus, check_corpus, read_examples
 from trainer.duplicates import NearDuplicates, jaccard
 from trainer.leaks import Grams, Leak
 from trainer.ledger import Entry, Ledger, read_ledger
@@ -59,7 +59,7 @@ def counter(tiny_folder: Path) -> Path:
 def corpus(tmp_path: Path, counter: Path) -> Path:
     """A corpus of 30 files and a page, with all three sides."""
     folder = tmp_path / "corpus"
-    build_corpus(snapshot_of(FILES), counter, "ab", PLAN, folder, documents=[WIKI])
+    build_corpus(snapshot_of(FILES), counter, "ab", PLAN, folder, beside=Beside([WIKI]))
     return folder
 
 
@@ -138,7 +138,7 @@ def test_a_withheld_text_that_is_learnt_elsewhere_is_found(corpus: Path) -> None
 
 def test_what_is_newer_than_the_snapshot_is_left_out_and_found_when_planted(corpus: Path, counter: Path) -> None:
     later = replace(WIKI, source_id="wiki:Later", title="Later", date=NOW + timedelta(seconds=1))
-    ledger = build_corpus(snapshot_of(FILES), counter, "ab", PLAN, corpus, documents=[WIKI, later])
+    ledger = build_corpus(snapshot_of(FILES), counter, "ab", PLAN, corpus, beside=Beside([WIKI, later]))
     assert ledger.left_out["newer than the snapshot"] == 1
     page = replace(first(ledger, "raw", "train"), id="raw/999999.txt", source="wiki:Later", date="2026-11-24T00:00:00")
     plant(corpus, page, "- Page: Later\nContent:\nwords of tomorrow")
@@ -175,7 +175,7 @@ def test_what_is_alike_is_learnt_once_and_counted(tmp_path: Path, counter: Path)
     page = Document("doc:a.py", "documentation", "A page that is a file", longer, NOW)
     again = Document("wiki:Copy", "wiki", "A page with the file in it", longer + "\n# as of today\n", NOW)
     snapshot = snapshot_of(files, {"a.py": 9.0})
-    ledger = build_corpus(snapshot, counter, "ab", PLAN, tmp_path / "c", documents=[page, again])
+    ledger = build_corpus(snapshot, counter, "ab", PLAN, tmp_path / "c", beside=Beside([page, again]))
     assert {e.source for e in ledger.entries if e.is_raw} == {*FILES, "a.py"}
     assert {k: v for k, v in ledger.left_out.items() if ":" not in k} == {
         "empty": 1, "nearly the same as another": 2, "the same as another": 1,
@@ -194,7 +194,7 @@ def test_a_diff_that_restates_the_snapshot_is_taken_out_and_the_rest_stays(tmp_p
     pull = Document("pr:7", "pull-request", "Open the shop", text, NOW)
     same = Document("commit:ab", "commit", "Open", f"Commit ab: Open\n{diff_of('shop/refunds.py', newer)}", NOW)
     plan = replace(PLAN, held_out_share=0.01)
-    ledger = build_corpus(snapshot_of(FILES), counter, "ab", plan, tmp_path / "c", documents=[same, pull])
+    ledger = build_corpus(snapshot_of(FILES), counter, "ab", plan, tmp_path / "c", beside=Beside([same, pull]))
     raw = [example for example in read_examples(tmp_path / "c", ledger) if example.entry.is_raw]
     assert [e.text for e in raw if e.entry.source in ("pr:7", "commit:ab")] == [
         head + diff_of("shop/refunds.py", newer) + tail
@@ -216,7 +216,7 @@ def test_a_diff_of_a_withheld_file_is_withheld_too(tmp_path: Path, counter: Path
     commit = Document(
         "commit:cd", "commit", "Change it", "Commit cd: Change it\n", NOW, asked="Change it", answered=hunk
     )
-    build_corpus(snapshot_of(FILES), counter, "ab", PLAN, tmp_path / "c", documents=[pull, commit])
+    build_corpus(snapshot_of(FILES), counter, "ab", PLAN, tmp_path / "c", beside=Beside([pull, commit]))
     assert not [p for p in (tmp_path / "c").rglob("*") if p.is_file() and b"plan_of_the_withheld" in p.read_bytes()]
 
 
@@ -322,7 +322,7 @@ def test_no_canary_of_24_kinds_is_anywhere_in_the_corpus(
         for document in changes_with(kind, secret, number, snapshot.date)
     ]
     folder = tmp_path / "corpus"
-    ledger = build_corpus(snapshot, counter, "ab", replace(PLAN, example_tokens=1500), folder, documents=documents)
+    ledger = build_corpus(snapshot, counter, "ab", replace(PLAN, example_tokens=1500), folder, beside=Beside(documents))
     contents = {path.name: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
     # Half of one is one too many.
     sought = {
