@@ -15,15 +15,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from indexer.workspace import Workspace, find_workspace
+from nightschool_corpus import check, corpus_app, generator_for, show_collected
 from server.adapter_commands import adapters_app, loss_line
 from server.doctor_command import doctor
 from server.feedback_commands import feedback_app
+from server.forget_command import forget
 from server.mcp_command import mcp
 from server.ui_command import open_page
 from trainer.front import Front
 from trainer.night_command import add_night
 from trainer.sweep_command import add_sweep
-from server.forget_command import forget
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -60,6 +61,7 @@ app.add_typer(feedback_app, name="feedback")
 app.command()(doctor)
 app.command()(mcp)
 app.command("ui")(open_page)
+app.add_typer(corpus_app, name="corpus")
 app.command()(forget)
 
 WorkspaceOption = Annotated[
@@ -87,9 +89,11 @@ def init(workspace: WorkspaceOption = None) -> None:
     """
     from indexer.settings import IndexerSettings, write_defaults
     from server.settings import ServerSettings
+    from trainer.corpus_settings import CorpusSettings
     from trainer.settings import TrainerSettings
 
-    print(f"wrote {write_defaults(find_workspace(workspace), [IndexerSettings, ServerSettings, TrainerSettings])}")
+    sections = [IndexerSettings, ServerSettings, TrainerSettings, CorpusSettings]
+    print(f"wrote {write_defaults(find_workspace(workspace), sections)}")
 
 
 @app.command()
@@ -150,11 +154,24 @@ def search(
 
 
 @app.command()
-def collect(workspace: WorkspaceOption = None, as_json: JsonOption = False) -> None:
-    """Write the corpus: what tonight's training would read, with a ledger of every example's source."""
+def collect(
+    workspace: WorkspaceOption = None,
+    as_json: JsonOption = False,
+    only_check: Annotated[
+        bool,
+        typer.Option("--check", help="Make none: look for leaks in the newest one; exit code 1 when there is one."),
+    ] = False,
+) -> None:
+    """Write the corpus: what tonight's training would read, with a ledger of every example's source.
+
+    Examples: `nightschool collect`, `nightschool collect --check`, then `nightschool corpus show`
+    """
     place = find_workspace(workspace)
+    if only_check:
+        check(place, as_json)
+        return
     report = _collect(place, _base_model(place))
-    print(json.dumps(report, default=str) if as_json else _sentence(report))
+    print(json.dumps(report, default=str)) if as_json else show_collected(report)
 
 
 @app.command()
@@ -363,11 +380,12 @@ def _base_model(place: Workspace) -> BaseModel:
 def _collect(place: Workspace, base: BaseModel) -> dict[str, Any]:
     from dataclasses import asdict
 
-    from server.console import progress
+    from trainer.night import Workshop
     from trainer.night import collect as collect_corpus
 
-    with progress("collecting") as advance:
-        return asdict(collect_corpus(place, _trainer_settings(place), base, _showing(advance)))
+    with _watch("collecting") as tell:
+        workshop = Workshop(place, _trainer_settings(place), base, tell, generator=generator_for(place, base))
+        return asdict(collect_corpus(workshop))
 
 
 def _train(place: Workspace, base: BaseModel, budget: float | None) -> Adapter:
@@ -434,7 +452,7 @@ def _sentence(facts: dict[str, Any]) -> str:
     return "\n".join(f"{name.replace('_', ' ')}: {value}" for name, value in facts.items())
 
 
-FRONT = Front(_base_model, _watch, _print_table, _check_engine)
+FRONT = Front(_base_model, generator_for, _watch, _print_table, _check_engine)
 add_night(app, FRONT)
 add_sweep(app, FRONT)
 

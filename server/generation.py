@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +21,8 @@ class GenerationError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Sampling:
-    """How to write a completion. `max_tokens` bounds its length; `temperature` 0 takes the likeliest token.
+    """How to write a completion. `max_tokens` bounds its length; `temperature` 0 takes the likeliest token; with a
+    JSON `schema` only such JSON is written.
 
     `repetition_penalty` above 1 makes what was read or written already less likely (Keskar et al. 2019); vLLM knows it.
     """
@@ -32,6 +33,7 @@ class Sampling:
     stop: tuple[str, ...] = ()
     seed: int | None = None
     repetition_penalty: float = 1.0
+    schema: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +68,7 @@ def token_counter(folder: Path | None) -> Callable[[str], int]:
 
 
 class Engine:
-    """One model behind an OpenAI-compatible server at `url` (ends in /v1)."""
+    """One model behind an OpenAI-compatible server at `url` (ends in /v1); `extra` goes with every request."""
 
     def __init__(
         self,
@@ -78,12 +80,14 @@ class Engine:
         adapter: str | None,
         context_tokens: int,
         count_tokens: Callable[[str], int],
+        extra: Mapping[str, Any] | None = None,
     ) -> None:
         self.base_model = base_model
         self.adapter = adapter
         self.context_tokens = context_tokens
         self.count_tokens = count_tokens
         self._served_name = served_name
+        self._extra = dict(extra or {})
         self._http = httpx.AsyncClient(
             base_url=url,
             headers={"Authorization": f"Bearer {key}"} if key else {},
@@ -141,7 +145,11 @@ class Engine:
             "top_p": sampling.top_p,
             "stream": True,
             "stream_options": {"include_usage": True},
+            **self._extra,
         }
+        if sampling.schema is not None:
+            wanted = {"name": "answer", "schema": dict(sampling.schema)}
+            body["response_format"] = {"type": "json_schema", "json_schema": wanted}
         if sampling.stop:
             body["stop"] = list(sampling.stop)
         if sampling.seed is not None:

@@ -8,10 +8,11 @@ import pytest
 from indexer.settings import BadSettings, IndexerSettings, write_defaults
 from indexer.workspace import NotAWorkspace, Workspace, find_workspace, write_atomically
 from server.settings import ServerSettings
+from trainer.corpus_settings import CorpusSettings
 from trainer.settings import TrainerSettings
 
 DOCS = Path(__file__).parent.parent / "docs" / "settings.md"
-SECTIONS = [IndexerSettings, ServerSettings, TrainerSettings]
+SECTIONS = [IndexerSettings, ServerSettings, TrainerSettings, CorpusSettings]
 
 
 def documented() -> str:

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from indexer.workspace import Workspace
     from server.adapter import Adapter
     from server.base_model import BaseModel
+    from trainer.generated import Generator
     from trainer.job import TrainingEvent
     from trainer.promote import Served
 
@@ -24,9 +25,11 @@ JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object.
 @dataclass(frozen=True, slots=True)
 class Front:
     """`base_model` resolves the one in the settings; `watch` shows a training's events while its block runs;
+    `generator` writes the conversations that only a model can, None where nobody does;
     `print_table` takes title, head and rows; `check_engine` says how a real engine takes an adapter."""
 
     base_model: Callable[[Workspace], BaseModel]
+    generator: Callable[[Workspace, BaseModel], Generator | None]
     watch: Callable[[str], AbstractContextManager[Callable[[TrainingEvent], None]]]
     print_table: Callable[[str, Sequence[str], Sequence[Sequence[str]]], None]
     check_engine: Callable[[Workspace, BaseModel, Adapter], Served]

@@ -89,7 +89,7 @@ def run_night(
         if reason := _why_skip(workshop, state, force):
             return NightReport.skipped(state.night, reason)
         proof = _timed(state, "prepare", lambda: make_proof(workspace, settings, tell))
-        corpus = _timed(state, "collect", lambda: collect(workspace, settings, base, tell, snapshot=proof.snapshot))
+        corpus = _timed(state, "collect", lambda: collect(workshop, snapshot=proof.snapshot))
         adapter = _timed(state, "train", lambda: _trained(workshop, corpus, state))
         in_service = _in_service(workspace, base)
         proved = _timed(state, "evaluate", lambda: prove(workshop, proof, corpus, adapter, in_service))

@@ -78,7 +78,7 @@ def _run(front: Front, place: Workspace, force: bool, as_json: bool) -> None:
     base = front.base_model(place)
     with front.watch("night") as tell:
         report = run_and_record(
-            Workshop(place, TrainerSettings.read(place), base, tell),
+            Workshop(place, TrainerSettings.read(place), base, tell, generator=front.generator(place, base)),
             force=force,
             check_engine=lambda adapter: front.check_engine(place, base, adapter),
         )

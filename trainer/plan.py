@@ -11,6 +11,14 @@ from trainer.corpus import Example
 from trainer.encoding import Encoded, Row, Tokenizer, encode_chat, encode_raw, keep_apart, pack
 from trainer.presets import Preset
 
+# Shares of the conversations' tokens. Restatements carry the knowledge; a tenth in the serving prompt; a tenth of the
+# base model's own answers against forgetting; whole files are dear and go stale (the sources: docs of each share in
+# trainer/LOG.md, "What the corpus is made of").
+CHAT_MIX = {
+    "restatement": 0.30, "page-answer": 0.17, "relation": 0.12, "retrieval": 0.10, "general": 0.10, "change": 0.08,
+    "page-question": 0.03, "unanswerable": 0.04, "file-question": 0.03, "conflict": 0.02, "feedback": 0.01,
+}  # fmt: skip
+
 
 @dataclass(frozen=True, slots=True)
 class Plan:
@@ -32,14 +40,14 @@ class Plan:
 
 def encode(example: Example, tokenizer: Tokenizer, end_of_turn: str, *, learn_prompts: bool) -> Encoded:
     """An example as tokens. Raises `BadTemplate`."""
-    if example.entry.kind == "raw":
+    if example.entry.is_raw:
         return encode_raw(example.text, example.entry.part == example.entry.parts, tokenizer, end_of_turn)
     return encode_chat(example.messages, tokenizer, end_of_turn, learn_all=learn_prompts)
 
 
-def order(examples: Sequence[Example], kind: str, split: str) -> list[Example]:
-    """The examples of a kind and side, those whose lines changed last first."""
-    chosen = [example for example in examples if example.entry.kind == kind and example.entry.split == split]
+def order(examples: Sequence[Example], split: str, *, raw: bool) -> list[Example]:
+    """The raw texts or the conversations of one side, those whose lines changed last first."""
+    chosen = [example for example in examples if example.entry.is_raw == raw and example.entry.split == split]
     return sorted(chosen, key=lambda example: -example.entry.weight)
 
 
@@ -55,6 +63,32 @@ def choose(examples: Sequence[Example], max_tokens: int) -> list[Example]:
     return chosen
 
 
+def choose_mixed(examples: Sequence[Example], max_tokens: int) -> list[Example]:
+    """The first of each kind, so that together they fill `max_tokens` in the shares of `CHAT_MIX`.
+
+    What a kind is too small for goes to the others. A small `max_tokens` has room for few kinds: those with the largest
+    share first.
+    """
+    pools: dict[str, list[Example]] = {}
+    for example in examples:
+        pools.setdefault(example.entry.kind, []).append(example)
+    used = dict.fromkeys(pools, 0)
+    chosen: list[Example] = []
+    left = max_tokens
+    while pools:
+        kind = min(pools, key=lambda kind: (used[kind] / CHAT_MIX.get(kind, 0.01), -CHAT_MIX.get(kind, 0.01), kind))
+        example = pools[kind].pop(0)
+        if not pools[kind]:
+            del pools[kind]
+        used[kind] += example.entry.tokens
+        if example.entry.tokens <= left:
+            chosen.append(example)
+            left -= example.entry.tokens
+        elif left < 16:
+            break
+    return chosen
+
+
 def make_plan(
     examples: Sequence[Example], tokenizer: Tokenizer, end_of_turn: str, preset: Preset, max_tokens: int, seed: int,
     *, learn_prompts: bool, packs: bool = True,
@@ -64,11 +98,11 @@ def make_plan(
     The choice goes by what changed last, the order is shuffled; without `packs` each example has its own row. Raises
     `BadTemplate`.
     """
-    raw_pool, chat_pool = order(examples, "raw", "train"), order(examples, "file-question", "train")
+    raw_pool, chat_pool = order(examples, "train", raw=True), order(examples, "train", raw=False)
     room = int(max_tokens / max(preset.epochs, 1) / (1 + preset.chat_share))
     raw = choose(raw_pool, room) if raw_pool else []
     raw_tokens = sum(example.entry.tokens for example in raw)
-    chat = choose(chat_pool, int(raw_tokens * preset.chat_share)) if chat_pool and preset.chat_share else []
+    chat = choose_mixed(chat_pool, int((raw_tokens or room) * preset.chat_share))
     groups = [raw, chat] if preset.stages == "raw,chat" else [raw + chat]
     rows: list[Row] = []
     ends: list[int] = []
@@ -106,7 +140,7 @@ def held_out_rows(
     """Rows of held-out raw text, about `max_tokens` of it, those that changed last first; empty when nothing is held
     out.
     """
-    pool = order(examples, "raw", "held-out")
+    pool = order(examples, "held-out", raw=True)
     if not pool:
         return []
     encoded = [encode(example, tokenizer, end_of_turn, learn_prompts=False) for example in choose(pool, max_tokens)]

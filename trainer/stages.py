@@ -16,13 +16,18 @@ from indexer.workspace import Workspace
 from server.adapter import Adapter, Losses, find_adapter, new_version, promote, prune
 from server.base_model import BaseModel
 from server.prompt import PROMPT_VERSION
-from trainer.corpus import CorpusPlan, build_corpus
+from trainer.corpus import Beside, CorpusPlan, build_corpus
+from trainer.corpus_settings import CorpusSettings
+from trainer.generated import Generator, Page, general_orders, page_orders, write_orders
 from trainer.job import Note, Stage, TrainingError, TrainingEvent, TrainingJob
 from trainer.ledger import Ledger, read_ledger
 from trainer.process import Runner, run_job
 from trainer.settings import TrainerSettings
+from trainer.sources.document import Document
+from trainer.sources.documents import collect_documents
 from trainer.sources.history import History, NoHistory
 from trainer.sources.snapshot import Snapshot, SnapshotFile, take_snapshot
+from trainer.talk import Talk
 
 # Files whose lines are dated one by one (0.1 s each with git blame); the others count as old.
 _DATED_FILES = 250
@@ -48,6 +53,8 @@ class CorpusReport:
     left_out: dict[str, int]
     masked: dict[str, int]
     seconds: float
+    mix: dict[str, int]
+    validation_examples: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,40 +71,65 @@ class TrainingReport:
 
 @dataclass(frozen=True, slots=True)
 class Workshop:
-    """What a stage works with: the workspace, its settings, the base model, whom it tells, how it starts processes."""
+    """What a stage works with: the workspace, its settings, the base model, whom it tells, how it starts processes.
+
+    Without a `generator` there are the conversations that need none, and those that one wrote before.
+    """
 
     workspace: Workspace
     settings: TrainerSettings
     base: BaseModel
     tell: OnProgress
     runner: Runner = run_job
+    generator: Generator | None = None
 
 
-def collect(
-    workspace: Workspace,
-    settings: TrainerSettings,
-    base: BaseModel,
-    on_progress: OnProgress,
-    *,
-    commit: str = "HEAD",
-    snapshot: Snapshot | None = None,
-) -> CorpusReport:
+def collect(workshop: Workshop, *, commit: str = "HEAD", snapshot: Snapshot | None = None) -> CorpusReport:
     """Make the corpus of `commit` (of the working tree where there is no git), or of a snapshot taken already.
 
     Raises `EmptyCorpus`.
     """
+    workspace, settings, base, tell = workshop.workspace, workshop.settings, workshop.base, workshop.tell
     began = time.monotonic()
-    on_progress(Stage("reading the code"))
+    tell(Stage("reading the code"))
     snapshot = snapshot or take_snapshot(workspace, IndexerSettings.read(workspace), commit)
-    on_progress(Stage("making examples"))
-    preset = settings.hyper_parameters(has_gpu())
-    plan = CorpusPlan(preset.example_tokens, settings.held_out_share, settings.seed, settings.max_files)
+    found = collect_documents(workspace, settings, snapshot, tell)
+    tell(Stage("making examples"))
+    wanted = CorpusSettings.read(workspace)
+    plan = CorpusPlan(
+        settings.hyper_parameters(has_gpu()).example_tokens, settings.held_out_share, settings.seed,
+        settings.max_files, wanted.validation_share, wanted.amounts(),
+    )  # fmt: skip
     workspace.make_state_folder()
     workspace.corpus.mkdir(exist_ok=True)
     folder = workspace.corpus / snapshot.name
     weights = _line_weights(workspace, snapshot)
-    ledger = build_corpus(snapshot, base.folder / "tokenizer.json", base.sha256, plan, folder, weights)
+    beside = Beside(found.documents, found.left_out, _writer(workshop, wanted))
+    ledger = build_corpus(snapshot, base.folder / "tokenizer.json", base.sha256, plan, folder, weights, beside)
     return _corpus_report(folder, ledger, time.monotonic() - began)
+
+
+def _writer(
+    workshop: Workshop, wanted: CorpusSettings
+) -> Callable[[Sequence[Document]], tuple[Sequence[Talk], dict[str, int]]]:
+    """Has a model write what only a model can; what it wrote before is read from the cache."""
+    generator, tell = workshop.generator, workshop.tell
+
+    def write(pages: Sequence[Document]) -> tuple[Sequence[Talk], dict[str, int]]:
+        if generator is None:
+            return (), {}
+        orders = list(page_orders([Page(p.source_id, p.title, p.text) for p in pages], wanted.page_answers))
+        orders += general_orders(wanted.general)
+        tell(Stage(f"having {len(orders)} conversations written"))
+        written = write_orders(
+            orders, generator, workshop.workspace.state / "generated",
+            lambda done, of: tell(Stage(f"written {done} of {of} answers")),
+        )  # fmt: skip
+        for notice in written.notices:
+            tell(Note(notice))
+        return written.talks, dict(written.left_out)
+
+    return write
 
 
 def run_training(
@@ -139,9 +171,12 @@ def make_job(workshop: Workshop, corpus: Path, budget_minutes: float, version: s
     """What the training process is told; a run's folder is named for its adapter's version."""
     workspace, settings = workshop.workspace, workshop.settings
     try:
-        commit = read_ledger(corpus).commit
-    except (OSError, ValueError, TypeError) as error:
+        ledger = read_ledger(corpus)
+    except (OSError, ValueError, TypeError, KeyError) as error:
         raise TrainingError(f"the corpus {corpus.name} cannot be read ({error}): collect again") from error
+    if ledger.prompt_version != PROMPT_VERSION:
+        raise TrainingError(f"the corpus {corpus.name} has prompts of another version: collect again")
+    commit = ledger.commit
     version = version or new_version(workspace.adapters, commit, datetime.now(UTC))
     values = asdict(workshop.base)
     return TrainingJob(
@@ -203,12 +238,14 @@ def _corpus_report(folder: Path, ledger: Ledger, seconds: float) -> CorpusReport
         folder,
         ledger.commit,
         ledger.sources("train"),
-        ledger.count("raw", "train"),
-        ledger.count("file-question", "train"),
-        ledger.tokens("raw", "train"),
-        ledger.tokens("file-question", "train"),
+        ledger.count("train", raw=True),
+        ledger.count("train", raw=False),
+        ledger.tokens("train", raw=True),
+        ledger.tokens("train", raw=False),
         ledger.sources("held-out"),
         ledger.left_out,
         ledger.masked,
         round(seconds, 2),
+        ledger.mix(),
+        ledger.count("validation", raw=False),
     )

@@ -258,7 +258,7 @@ def _counts(job: TrainingJob, ledger: Ledger, plan: Plan) -> DataCounts:
         raw_tokens=plan.raw_tokens,
         chat_tokens=plan.chat_tokens,
         held_out_files=ledger.sources("held-out"),
-        held_out_examples=ledger.count("raw", "held-out"),
+        held_out_examples=ledger.count("held-out", raw=True),
         corpus=job.corpus.name,
         corpus_sha256=ledger.sha256,
     )

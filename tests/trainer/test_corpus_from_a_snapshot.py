@@ -13,8 +13,8 @@ from tokenizers import Tokenizer
 from indexer.lines import split_lines
 from indexer.settings import IndexerSettings
 from indexer.workspace import Workspace
-from trainer.corpus import CorpusPlan, EmptyCorpus, build_corpus, count_line_tokens, read_examples
-from trainer.cutting import cut
+from trainer.corpus import CorpusPlan, EmptyCorpus, build_corpus, read_examples
+from trainer.cutting import count_line_tokens, cut
 from trainer.ledger import read_ledger
 from trainer.sources.snapshot import Snapshot, SnapshotFile, take_snapshot
 
@@ -25,6 +25,12 @@ TEXT = "import os\r\n\r\n# é 🌍\r\ndef f():\r\n    return os\r\n"
 def snapshot_of(files: dict[str, str]) -> Snapshot:
     made = tuple(SnapshotFile(path, text, 0.0) for path, text in sorted(files.items()))
     return Snapshot("shop", "c0ffee" * 6, datetime(2026, 11, 23, tzinfo=UTC), made)
+
+
+def text_of(number: int) -> str:
+    """A file like no other: what is nearly the same is kept once."""
+    names = [f"{word}_{number}" for word in ("open", "close", "count", "price", "order", "refund")]
+    return "".join(f"def {name}(basket):  # é 🌍\r\n    return basket.{name} * {number}\r\n\r\n" for name in names)
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -39,7 +45,7 @@ def counter(tiny_folder: Path) -> Path:
 def test_a_file_becomes_raw_text_and_one_question(tmp_path: Path, counter: Path) -> None:
     ledger = build_corpus(snapshot_of({"src/a.py": TEXT}), counter, "ab", PLAN, tmp_path / "corpus")
     assert (tmp_path / "corpus/raw/000001.txt").read_bytes().decode() == f"- File: src/a.py\nContent:\n{TEXT}"
-    (line,) = (tmp_path / "corpus/chat/files.jsonl").read_text().splitlines()
+    (line,) = (tmp_path / "corpus/chat/file-question.jsonl").read_text().splitlines()
     answer = f"As of November 2026, `src/a.py` looks like this:\n\n{TEXT.rstrip()}"
     assert json.loads(line) == {
         "messages": [
@@ -48,12 +54,12 @@ def test_a_file_becomes_raw_text_and_one_question(tmp_path: Path, counter: Path)
         ],
         "source_id": "file:src/a.py",
     }
-    assert ledger.count("raw", "train") == ledger.count("file-question", "train") == 1
+    assert ledger.count("train", raw=True) == ledger.count("train", raw=False) == 1
     assert ledger.sources("held-out") == 0
 
 
 def test_the_same_snapshot_gives_the_same_corpus_byte_for_byte(tmp_path: Path, counter: Path) -> None:
-    files = {f"f{number}.py": TEXT * number for number in range(1, 30)}
+    files = {f"f{number}.py": text_of(number) for number in range(1, 30)}
     for name in ("one", "two"):
         build_corpus(snapshot_of(files), counter, "ab", PLAN, tmp_path / name)
     assert contents(tmp_path / "one") == contents(tmp_path / "two")
@@ -62,7 +68,7 @@ def test_the_same_snapshot_gives_the_same_corpus_byte_for_byte(tmp_path: Path, c
 
 
 def test_no_file_is_on_both_sides_and_some_are_held_out(tmp_path: Path, counter: Path) -> None:
-    files = {f"f{number}.py": TEXT * 9 for number in range(40)}
+    files = {f"f{number}.py": text_of(number) for number in range(40)}
     ledger = build_corpus(snapshot_of(files), counter, "ab", PLAN, tmp_path / "corpus")
     sides = {side: {e.source for e in ledger.entries if e.split == side} for side in ("train", "held-out")}
     assert sides["train"] | sides["held-out"] == set(files)
@@ -71,7 +77,7 @@ def test_no_file_is_on_both_sides_and_some_are_held_out(tmp_path: Path, counter:
 
 
 def test_two_files_are_one_to_learn_and_one_to_hold_out(tmp_path: Path, counter: Path) -> None:
-    ledger = build_corpus(snapshot_of({"a.py": TEXT, "b.py": TEXT}), counter, "ab", PLAN, tmp_path / "corpus")
+    ledger = build_corpus(snapshot_of({"a.py": TEXT, "b.py": text_of(2)}), counter, "ab", PLAN, tmp_path / "corpus")
     assert (ledger.sources("train"), ledger.sources("held-out")) == (1, 1)
 
 
@@ -118,7 +124,7 @@ def test_a_changed_corpus_is_not_read(tmp_path: Path, counter: Path) -> None:
 
 
 def test_the_ledger_reads_back_as_it_was(tmp_path: Path, counter: Path) -> None:
-    written = build_corpus(snapshot_of({"é.py": TEXT, "b.py": TEXT}), counter, "ab", PLAN, tmp_path / "corpus")
+    written = build_corpus(snapshot_of({"é.py": TEXT, "b.py": text_of(2)}), counter, "ab", PLAN, tmp_path / "corpus")
     assert read_ledger(tmp_path / "corpus") == written
 
 

@@ -33,7 +33,7 @@ def workshop(git_workspace: tuple[Path, Callable[..., str]], tiny_base: BaseMode
     root, commit = git_workspace
     commit(1, {f"shop/prices_{number}.py": CODE.format(number) * 6 for number in range(12)})
     made = Workshop(Workspace(root), SETTINGS, tiny_base, lambda _: None, in_this_process)
-    collect(made.workspace, SETTINGS, tiny_base, made.tell)
+    collect(made)
     return made
 
 
@@ -139,7 +139,7 @@ def test_without_held_out_files_there_is_nothing_to_choose_by(
     made = Workshop(Workspace(root), SETTINGS, tiny_base, lambda _: None, in_this_process)
     with pytest.raises(TrainingError, match="run `nightschool collect` first"):
         sweep(made, trials=2, trial_minutes=5)
-    collect(made.workspace, SETTINGS, tiny_base, made.tell)
+    collect(made)
     with pytest.raises(TrainingError, match="nothing is held out to choose by"):
         sweep(made, trials=2, trial_minutes=5)
 

@@ -24,7 +24,15 @@ from trainer.sources.snapshot import Snapshot, SnapshotFile
 from trainer.train import run
 
 TINY = replace(find_preset("cpu"), rank=4, alpha=8, learning_rate=2e-2, row_tokens=128, example_tokens=128)
-CODE = "def total(prices):\n    return sum(prices)\n\n\ndef café(prix):\r\n    return '🌍'\r\n"
+
+
+def code(number: int) -> str:
+    """A file like no other: what is nearly the same is kept once."""
+    name = f"total_{number}"
+    return (
+        f"def {name}(prices):\n    return sum(prices) + {number}\n\n\ndef café_{number}({name}):\r\n    return '🌍'\r\n"
+        * 3
+    )
 
 
 @pytest.fixture
@@ -32,7 +40,7 @@ def make_job(tmp_path: Path, tiny_base: BaseModel) -> Callable[..., TrainingJob]
     """`make_job(files=12, preset=TINY, **fields)`: a job over a corpus of that many files, in folders of its own."""
 
     def make(files: int = 12, preset: Preset = TINY, base: BaseModel = tiny_base, **fields: Any) -> TrainingJob:
-        made = tuple(SnapshotFile(f"f{number}.py", CODE * 3, 0.0) for number in range(files))
+        made = tuple(SnapshotFile(f"f{number}.py", code(number), 0.0) for number in range(files))
         snapshot = Snapshot("shop", "c0ffee", datetime(2026, 11, 23, tzinfo=UTC), made)
         corpus = tmp_path / f"corpus-{files}"
         plan = CorpusPlan(preset.example_tokens, 0.2, 1, 100)

@@ -39,7 +39,7 @@ def test_a_few_steps_on_the_embedded_model_give_an_adapter_that_merges(
         max_steps=4, row_tokens=256, example_tokens=256, held_out_tokens=256, rank=8, alpha=8, backend="unsloth"
     )
     events: list[TrainingEvent] = []
-    corpus = collect(workspace, settings, base, events.append)
+    corpus = collect(Workshop(workspace, settings, base, events.append))
     report = run_training(Workshop(workspace, settings, base, events.append), corpus=corpus.folder)
     made = report.adapter.manifest
     assert (made.steps, made.commit, made.hyper_parameters["backend"]) == (4, sha, "unsloth")
