@@ -32,7 +32,8 @@ QUERIES = [
     '"Router"', '"router"', '"(b) [c]"', '"TODO(é): ☕"', '"a \\"', '"résumé"', '"nothing like this"',
     "/Router/", "/^Router$/", "/^first/", "/route[rs]?\\b/", "/(?i)router/", "/TODO\\b.*write/", "/^$/", "/^\\s*$/",
     "/\\d+/", "/r\\wsum\\w/", "/[^\\x00-\\x7F]/", "/class\\s+\\w+/", "/x*/", "/\\p{Greek}/", "/\\p{Lu}[a-z]+/",
-    "/[[:digit:]]$/", "/path\\):.*$/", "/self.*\\n/", "/import|push/", "/1\\s*$/", "/[a-z&&[^aeiou]]{4}/", "/=\\s+.\\$\\{/",
+    "/[[:digit:]]$/", "/path\\):.*$/", "/self.*\\n/", "/import|push/", "/1\\s*$/", "/[a-z&&[^aeiou]]{4}/",
+    "/=\\s+.\\$\\{/",
 ]  # fmt: skip
 
 
