@@ -219,15 +219,20 @@ class Machine:
     def judge_all(self) -> None:
         """After everything has settled the index must be what a full rebuild would be."""
         self.index.update()
-        parts = self.index._parts
-        chunks = {chunk.id: chunk for chunk in parts.catalogue.every_chunk()}
-        sources = [one for one in source_files(self.workspace, IndexerSettings()) if isinstance(one, SourceFile)]
-        wanted = {chunk.id: chunk for source in sources for chunk in describe(source).chunks}
-        assert chunks == wanted, "the catalogue is not what a rebuild makes"
-        assert parts.lexical.count() == len(wanted), "the lexical index is not what a rebuild makes"
-        if parts.store is not None:
-            rows = {id: (c.text, c.path, c.start_line, c.end_line) for id, c in wanted.items()}
-            assert parts.store.rows() == rows, "the store is not what a rebuild makes"
+        judge(self.index, self.workspace)
+
+
+def judge(index: Index, workspace: Workspace) -> None:
+    """Raises `AssertionError` where an index that is up to date is not what a full rebuild would be."""
+    parts = index._parts
+    chunks = {chunk.id: chunk for chunk in parts.catalogue.every_chunk()}
+    sources = [one for one in source_files(workspace, IndexerSettings()) if isinstance(one, SourceFile)]
+    wanted = {chunk.id: chunk for source in sources for chunk in describe(source).chunks}
+    assert chunks == wanted, "the catalogue is not what a rebuild makes"
+    assert parts.lexical.count() == len(wanted), "the lexical index is not what a rebuild makes"
+    if parts.store is not None:
+        rows = {id: (c.text, c.path, c.start_line, c.end_line) for id, c in wanted.items()}
+        assert parts.store.rows() == rows, "the store is not what a rebuild makes"
 
 
 def run(root: Path, operations: int, seed: int, judge_every: int = 1_000) -> Machine:
