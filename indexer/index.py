@@ -178,8 +178,8 @@ class Index:
     def search(self, query: str, k: int = 10, overlays: Mapping[str, str] | None = None) -> list[Passage]:
         """The `k` best passages, verified. While an index that is being watched loads its embedder: by words only.
 
-        A query in double quotes is looked for as it stands, one in slashes as a regular expression (Rust's and
-        Python's common ground); then the passages are those around the first matches, in the order of paths.
+        A query in double quotes is looked for as it stands, one in slashes as a regular expression (raises `BadPattern`
+        when it is none); then the passages are those around the first match in each file, in the order of paths.
         """
         with translated_errors(self._parts.workspace):
             if exact := parse_exact(query):
