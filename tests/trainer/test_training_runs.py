@@ -56,7 +56,9 @@ def make_job(tmp_path: Path, tiny_base: BaseModel) -> Callable[..., TrainingJob]
 
 def train(job: TrainingJob) -> tuple[Adapter, list[TrainingEvent]]:
     events: list[TrainingEvent] = []
-    return run(job, events.append), events
+    adapter = run(job, events.append)
+    assert adapter is not None
+    return adapter, events
 
 
 def losses(events: list[TrainingEvent]) -> list[float]:
@@ -127,6 +129,31 @@ def test_a_killed_run_goes_on_with_the_losses_it_would_have_had(make_job: Callab
     assert losses(rest) == pytest.approx(losses(events)[first - 1 :], abs=1e-6)
     assert resumed.manifest.files == whole.manifest.files
     assert not list(broken.run.glob("checkpoint-*"))
+
+
+def test_a_process_killed_by_the_system_goes_on_with_the_losses_it_would_have_had(
+    make_job: Callable[..., TrainingJob],
+) -> None:
+    _, events = train(make_job(version="whole"))
+    job = make_job(version="shot", checkpoint_every_s=1e-9)
+    (job.run / "train-job.json").write_text(job.model_dump_json())
+    command = [sys.executable, "-m", "trainer.train", str(job.run / "train-job.json")]
+    before: dict[int, float] = {}
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:
+        assert process.stdout
+        for line in process.stdout:
+            event = line_to_event(line)
+            if isinstance(event, Step):
+                before[event.step] = event.loss
+                if event.step == 4:
+                    process.send_signal(signal.SIGKILL)
+    assert process.returncode == -signal.SIGKILL
+    resumed, rest = train(job)
+    after = {event.step: event.loss for event in rest if isinstance(event, Step)}
+    assert min(after) > 1
+    whole = {event.step: event.loss for event in events if isinstance(event, Step)}
+    assert before | after == pytest.approx(whole, abs=1e-5)
+    assert resumed.manifest.steps == 8
 
 
 def test_half_a_checkpoint_is_passed_over(make_job: Callable[..., TrainingJob]) -> None:
