@@ -40,7 +40,7 @@ ITALIAN = Page(
 JAPANESE = Page(
     "wiki:リリース",
     "リリース",
-    "毎週月曜日に手動でデプロイします。元に戻すには、赤いボタンを押してください。",
+    "月曜日に手動でデプロイします。元に戻すには、赤いボタンを押してください。",
 )
 GOOD = {"question": "How do I roll back a deploy?", "answer": "Press the red button in the office and call the people on call."}  # fmt: skip
 
