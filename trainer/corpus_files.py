@@ -39,7 +39,7 @@ def read_examples(folder: Path, ledger: Ledger) -> list[Example]:
     """The examples of a corpus, in the ledger's order. Raises `ValueError` when a file is not the one that was
     written.
     """
-    chats = {kind: _read_lines(folder / _chat_file(kind)) for kind in CHAT_KINDS}
+    chats: dict[str, list[str]] = {kind: _read_lines(folder / _chat_file(kind)) for kind in CHAT_KINDS}
     return [_read_example(folder, entry, chats.get(entry.kind, ())) for entry in ledger.entries]
 
 

@@ -86,8 +86,10 @@ def _histogram(bars: Sequence[tuple[int, int, int, int]]) -> str:
 
 def _nice(most: int) -> int:
     """The next round number that a quarter of is whole: 4, 8, 12, 16, 20, 24, 32, 40, 60, 80, 120 ..."""
-    choices = (factor * 10**power for power in range(12) for factor in (4, 8, 12, 16, 20, 24, 32))
-    return next(choice for choice in choices if choice >= most)
+    size = 1
+    while 32 * size < most:
+        size *= 10
+    return next(factor * size for factor in (4, 8, 12, 16, 20, 24, 32) if factor * size >= most)
 
 
 def _table(table: Table) -> str:

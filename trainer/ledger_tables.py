@@ -72,7 +72,7 @@ def _facts(ledger: Ledger) -> Table:
 
 
 def _kinds(ledger: Ledger) -> Table:
-    examples = Counter((entry.kind, entry.split) for entry in ledger.entries)
+    examples = Counter[tuple[str, str]]((entry.kind, entry.split) for entry in ledger.entries)
     tokens = Counter[tuple[str, str]]()
     for entry in ledger.entries:
         tokens[entry.kind, entry.split] += entry.tokens
@@ -89,7 +89,7 @@ def _kinds(ledger: Ledger) -> Table:
 def _sources(ledger: Ledger) -> Table:
     sums = sum_up((entry.source, entry.tokens) for entry in ledger.entries)
     count = Counter(entry.source for entry in ledger.entries)
-    side = {entry.source: entry.split for entry in reversed(ledger.entries)}
+    side: dict[str, str] = {entry.source: entry.split for entry in reversed(ledger.entries)}
     rows = [
         (source, side[source], f"{count[source]:,}", f"{tokens:,}") for source, tokens in sums[:_MOST_SOURCES]
     ]  # fmt: skip

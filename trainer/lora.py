@@ -20,13 +20,14 @@ from server.base_model import BaseModel
 from trainer.encoding import IGNORED, Row
 from trainer.job import TrainingError
 from trainer.presets import SEVEN_MODULES, Preset
+from trainer.ranks import world_size
 
 log = logging.getLogger(__name__)
 
 
 def choose_backend(wanted: Literal["auto", "unsloth", "trl"]) -> Literal["unsloth", "trl"]:
     """Unsloth where it is installed, unless told otherwise. Raises `TrainingError` when it is wanted and not there."""
-    if wanted == "trl":
+    if wanted == "trl" or world_size() > 1:  # Unsloth's several-GPU path was not tried
         return "trl"
     if find_spec("unsloth") is not None:
         return "unsloth"

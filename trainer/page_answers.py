@@ -18,7 +18,7 @@ _WORD = re.compile(r"\w+")
 _FENCE = re.compile(r"```(?:json)?\s*(.*?)```", re.DOTALL)
 # The words that every text of a language has.
 _SMALL_WORDS = {
-    "English": "the of and to is in that it for are with this be you not",
+    "English": "the of and to is in that it for are with this be you not how what do i can",
     "Italian": "il la di che e per un una non sono della con gli le si",
     "French": "le la les de des et un une que est pour dans pas vous sur",
     "German": "der die das und ist nicht ein eine zu den von mit auf wird für",
@@ -73,7 +73,8 @@ def guess_language(text: str) -> str:
     words = _WORD.findall(text.lower())
     hits = {language: sum(word in small for word in words) for language, small in _LANGUAGE_WORDS.items()}
     first, second = sorted(hits.values(), reverse=True)[:2]
-    return max(hits, key=lambda language: hits[language]) if first >= 2 and first > second else ""
+    # A question alone is short: two small words of another language are no proof.
+    return max(hits, key=lambda language: hits[language]) if first >= 3 and first > 1.3 * second else ""
 
 
 def _read_pair(values: Any) -> Pair | None:

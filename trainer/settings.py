@@ -28,6 +28,7 @@ class TrainerSettings(SectionSettings):
     backend: Literal["auto", "unsloth", "trl"] = Field(
         "auto", description="auto takes Unsloth where it is installed, else plain TRL and peft"
     )
+    gpus: int = Field(1, ge=1, description="GPUs that a training uses, through accelerate launch; needs backend trl")
     budget_minutes: float = Field(10, gt=0, description="training ends cleanly after this long; minutes")
     max_steps: int = Field(0, ge=0, description="optimiser steps after which training ends; 0: as the epochs say")
     seed: int = Field(

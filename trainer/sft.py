@@ -24,6 +24,7 @@ from trainer.job import Step, TrainingError, TrainingEvent
 from trainer.lora import as_columns, collate, compute_dtype
 from trainer.plan import Plan, learning_rate_share
 from trainer.presets import Preset
+from trainer.ranks import rank, same_for_all, world_size
 
 CLOCK_FILE = "clock.json"
 
@@ -106,14 +107,15 @@ def train(model: Any, tokenizer: Any, plan: Plan, course: Course, tell: Callable
     """
     preset = course.preset
     apart = torch.cuda.is_available() and "unsloth" in sys.modules
-    micro = rows_at_once(course.micro_rows, preset.rows_per_step)
-    accumulate_rows = preset.rows_per_step // micro
-    steps = max(1, math.ceil(len(plan.rows) / (micro * accumulate_rows)))
+    each = rows_each(preset.rows_per_step, world_size())
+    micro = rows_at_once(course.micro_rows, each)
+    accumulate_rows = each // micro
+    steps = max(1, math.ceil(len(plan.rows) / preset.rows_per_step))
     steps = min(steps, course.limits.steps) if course.limits.steps else steps
     checkpoint = last_checkpoint(course.folder)
     clock = Clock(**json.loads((checkpoint / CLOCK_FILE).read_text())) if checkpoint else Clock()
     course = replace(course, limits=Limits(course.limits.budget_s, steps))
-    watch = _Watch(plan, course, clock, micro * accumulate_rows, tell)
+    watch = _Watch(plan, course, clock, tell)
     optimizer = torch.optim.AdamW(
         [parameter for parameter in model.parameters() if parameter.requires_grad],
         lr=preset.learning_rate, betas=(0.9, preset.beta2), weight_decay=preset.weight_decay, fused=True,
@@ -132,6 +134,13 @@ def train(model: Any, tokenizer: Any, plan: Plan, course: Course, tell: Callable
     trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     done = trainer.state.global_step
     return Trained(done, watch.tokens_after(done), clock.elapsed_s, clock.first_loss, clock.last_loss)
+
+
+def rows_each(rows_per_step: int, processes: int) -> int:
+    """Rows of a step for each of `processes`. Raises `TrainingError` when they cannot be shared out evenly."""
+    if rows_per_step % processes:
+        raise TrainingError(f"{processes} processes cannot share {rows_per_step} rows: set [trainer] rows_per_step")
+    return rows_per_step // processes
 
 
 def rows_at_once(wanted: int, rows_per_step: int) -> int:
@@ -176,6 +185,8 @@ def _config(course: Course, micro: int, accumulate_rows: int, steps: int) -> SFT
         seed=course.seed,
         data_seed=course.seed,
         use_cpu=not has_gpu,
+        ddp_backend="gloo" if world_size() > 1 and not has_gpu else None,
+        ddp_find_unused_parameters=False,
         bf16=compute_dtype() == torch.bfloat16,
         gradient_checkpointing=has_gpu,
         # Our rows are tokenised, packed and ordered already; TRL's own defaults would cut them at 1,024 tokens.
@@ -198,14 +209,13 @@ def _config(course: Course, micro: int, accumulate_rows: int, steps: int) -> SFT
 class _Watch(TrainerCallback):  # type: ignore[misc]
     """Tells every step, ends the run in time, and asks for checkpoints."""
 
-    def __init__(
-        self, plan: Plan, course: Course, clock: Clock, rows_per_step: int, tell: Callable[[TrainingEvent], None]
-    ) -> None:
+    def __init__(self, plan: Plan, course: Course, clock: Clock, tell: Callable[[TrainingEvent], None]) -> None:
         self._plan, self._course, self._limits, self._clock = plan, course, course.limits, clock
-        self._tokens = [0, *accumulate(_tokens_per_step(plan, rows_per_step))]
+        self._tokens = [0, *accumulate(_tokens_per_step(plan, course.preset.rows_per_step))]
         self._tell = tell
         self._before_s = clock.elapsed_s
-        self._began = self._saved = time.monotonic()
+        self._began = time.monotonic()
+        self._saved_s = clock.elapsed_s
         self._probed = 0
 
     def learning_rate_share(self, step: int) -> float:
@@ -219,15 +229,14 @@ class _Watch(TrainerCallback):  # type: ignore[misc]
         return self._tokens[min(step, len(self._tokens) - 1)]
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        now = time.monotonic()
-        self._clock.elapsed_s = self._before_s + now - self._began
-        per_step = self._clock.elapsed_s / state.global_step
-        if self._clock.elapsed_s + per_step / 2 >= self._limits.budget_s:
+        elapsed_s = self._clock.elapsed_s = same_for_all(self._before_s + time.monotonic() - self._began)
+        per_step = elapsed_s / state.global_step
+        if elapsed_s + per_step / 2 >= self._limits.budget_s:
             control.should_training_stop = True
         self._probe(self._done(state.global_step))
-        if now - self._saved >= self._course.checkpoint_every_s and not control.should_training_stop:
+        if elapsed_s - self._saved_s >= self._course.checkpoint_every_s and not control.should_training_stop:
             control.should_save = True
-            self._saved = now
+            self._saved_s = elapsed_s
 
     def _probe(self, done: float) -> None:
         """Calls the probe at 1/n, 2/n ... of the run, but not at its end: what comes after is measured anyway."""
@@ -237,6 +246,8 @@ class _Watch(TrainerCallback):  # type: ignore[misc]
             self._course.probe(done)
 
     def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        if rank():
+            return
         folder = Path(args.output_dir) / f"checkpoint-{state.global_step}"
         staging = folder / f".{CLOCK_FILE}"
         staging.write_text(json.dumps(asdict(self._clock)))

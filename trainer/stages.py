@@ -195,6 +195,7 @@ def make_job(workshop: Workshop, corpus: Path, budget_minutes: float, version: s
         checkpoint_every_s=settings.checkpoint_every_s,
         held_out_tokens=settings.held_out_tokens,
         prompt_version=PROMPT_VERSION,
+        processes=settings.gpus,
     )
 
 

@@ -25,6 +25,7 @@ from trainer.job import Failed, Finished, HeldOut, Note, Stage, TrainingError, T
 from trainer.ledger import Ledger, read_ledger
 from trainer.plan import Plan, held_out_rows, make_plan
 from trainer.presets import Preset
+from trainer.ranks import join, rank, same_for_all, world_size
 from trainer.readiness import memory_needed
 
 if TYPE_CHECKING:
@@ -58,10 +59,13 @@ class Made:
     losses: Losses
 
 
-def run(job: TrainingJob, tell: Tell) -> Adapter:
-    """Train the adapter `job.version`. Raises `TrainingError`, `AdapterError`, or `OSError` when the disk is full."""
+def run(job: TrainingJob, tell: Tell) -> Adapter | None:
+    """Train the adapter `job.version`; None in a process that only helps another (`trainer/ranks.py`).
+
+    Raises `TrainingError`, `AdapterError`, or `OSError` when the disk is full."""
     deadline = time.monotonic() + job.budget_s
     ledger, examples = _read_corpus(job)
+    join()
     tell(Stage("loading the base model"))
     under_way = _load(job, tell)
     kept_out = held_out_rows(
@@ -79,6 +83,8 @@ def run(job: TrainingJob, tell: Tell) -> Adapter:
         train_first=trained.first_loss, train=trained.last_loss, held_out_before=before, held_out_after=after
     )
     tell(Stage("saving the adapter"))
+    if rank():
+        return None
     return _finish(under_way, Made(ledger, plan, trained, losses))
 
 
@@ -162,11 +168,12 @@ def _plan(run: Run, examples: Sequence[Example], left_s: float) -> Plan:
     try:
         if kept.is_file():
             return plan_for(int(json.loads(kept.read_text())["max_tokens"]))
-        max_tokens = min(whole, _affordable_tokens(run, plan_for(preset.row_tokens), left_s))
+        max_tokens = int(same_for_all(min(whole, _affordable_tokens(run, plan_for(preset.row_tokens), left_s))))
         plan = plan_for(max_tokens)
     except BadTemplate as error:
         raise TrainingError(f"{run.base.name}: {error}") from error
-    kept.write_text(json.dumps({"max_tokens": max_tokens}))
+    if not rank():
+        kept.write_text(json.dumps({"max_tokens": max_tokens}))
     run.tell(Note(f"{plan.raw_examples} pieces of code and {plan.chat_examples} conversations: {plan.tokens} tokens"))
     return plan
 
@@ -177,6 +184,7 @@ def _affordable_tokens(run: Run, probe: Plan, left_s: float) -> int:
     job, preset = run.job, run.preset
     if job.max_steps:
         return job.max_steps * preset.rows_per_step * preset.row_tokens
+    left_s *= world_size()
     return max(preset.row_tokens, int(left_s / seconds_per_token(run.model, probe, run.tokenizer.pad_token_id)))
 
 
@@ -195,8 +203,10 @@ def _train(run: Run, plan: Plan, deadline: float, probe: Callable[[float], objec
         try:
             return train(run.model, run.tokenizer, plan, course, run.tell)
         except (torch.OutOfMemoryError, MemoryError) as error:
-            if micro == 1:
-                raise TrainingError("out of memory with one row at a time: lower [trainer] row_tokens") from error
+            if micro == 1 or world_size() > 1:  # the others know nothing of it, and would wait
+                raise TrainingError(
+                    f"out of memory with {micro} row(s) at a time: lower [trainer] row_tokens"
+                ) from error
             micro //= 2
             run.tell(Note(f"out of memory: going on with {micro} rows at a time, the same effective batch"))
         if last_checkpoint(job.run) is None:
@@ -270,7 +280,7 @@ def main(arguments: list[str]) -> int:
     end_with_parent()
     job = TrainingJob.model_validate_json(Path(arguments[0]).read_text())
     with (job.run / "events.jsonl").open("a", encoding="utf-8") as record:
-        tell = _teller(events, record)
+        tell = _teller(events, record) if not rank() else _say_nothing
         try:
             adapter = run(job, tell)
         except (TrainingError, AdapterError) as error:
@@ -285,8 +295,13 @@ def main(arguments: list[str]) -> int:
             log.exception("training failed")
             tell(Failed(f"training failed: {type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"))
             return 1
-        tell(Finished(adapter.version))
+        if adapter is not None:
+            tell(Finished(adapter.version))
     return 0
+
+
+def _say_nothing(_: TrainingEvent) -> None:
+    pass
 
 
 def _teller(events: TextIO, record: TextIO) -> Tell:

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 import resource
 import shutil
 import signal
+import socket
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
@@ -17,9 +21,9 @@ import pytest
 from server.adapter import Adapter, find_broken, list_adapters, promote, read_current
 from server.base_model import BaseModel
 from trainer.corpus import CorpusPlan, build_corpus
-from trainer.job import HeldOut, Note, Stage, Step, TrainingError, TrainingEvent, TrainingJob
+from trainer.job import HeldOut, Note, Stage, Step, TrainingError, TrainingEvent, TrainingJob, line_to_event
 from trainer.presets import Preset, find_preset
-from trainer.process import run_job
+from trainer.process import command_for, run_job
 from trainer.sources.snapshot import Snapshot, SnapshotFile
 from trainer.train import run
 
@@ -60,7 +64,9 @@ def make_job(tmp_path: Path, tiny_base: BaseModel) -> Callable[..., TrainingJob]
 
 def train(job: TrainingJob) -> tuple[Adapter, list[TrainingEvent]]:
     events: list[TrainingEvent] = []
-    return run(job, events.append), events
+    adapter = run(job, events.append)
+    assert adapter is not None
+    return adapter, events
 
 
 def losses(events: list[TrainingEvent]) -> list[float]:
@@ -131,6 +137,31 @@ def test_a_killed_run_goes_on_with_the_losses_it_would_have_had(make_job: Callab
     assert losses(rest) == pytest.approx(losses(events)[first - 1 :], abs=1e-6)
     assert resumed.manifest.files == whole.manifest.files
     assert not list(broken.run.glob("checkpoint-*"))
+
+
+def test_a_process_killed_by_the_system_goes_on_with_the_losses_it_would_have_had(
+    make_job: Callable[..., TrainingJob],
+) -> None:
+    _, events = train(make_job(version="whole"))
+    job = make_job(version="shot", checkpoint_every_s=1e-9)
+    (job.run / "train-job.json").write_text(job.model_dump_json())
+    command = [sys.executable, "-m", "trainer.train", str(job.run / "train-job.json")]
+    before: dict[int, float] = {}
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:
+        assert process.stdout
+        for line in process.stdout:
+            event = line_to_event(line)
+            if isinstance(event, Step):
+                before[event.step] = event.loss
+                if event.step == 4:
+                    process.send_signal(signal.SIGKILL)
+    assert process.returncode == -signal.SIGKILL
+    resumed, rest = train(job)
+    after = {event.step: event.loss for event in rest if isinstance(event, Step)}
+    assert min(after) > 1
+    whole = {event.step: event.loss for event in events if isinstance(event, Step)}
+    assert before | after == pytest.approx(whole, abs=1e-5)
+    assert resumed.manifest.steps == 8
 
 
 def test_half_a_checkpoint_is_passed_over(make_job: Callable[..., TrainingJob]) -> None:
@@ -313,3 +344,50 @@ def test_the_original_recipe_trains_and_is_served_at_a_rank_the_engine_takes(
     assert config["lora_alpha"] == (512 if rank > 512 else alpha)
     for name, weight in load_file(adapter.folder / "adapter_model.safetensors").items():
         assert weight.shape[0 if "lora_A" in name else 1] == 512, name
+
+
+def test_two_processes_learn_what_one_learns(make_job: Callable[..., TrainingJob]) -> None:
+    """On the CPU, by gloo: the processes that `accelerate launch` would start, one on each GPU."""
+    pair = replace(TINY, rows_per_step=2)
+    _, events = train(make_job(version="one", preset=pair, max_steps=5))
+    job = make_job(version="two", preset=pair, max_steps=5)
+    (job.run / "train-job.json").write_text(job.model_dump_json())
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    together = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-m", "trainer.train", str(job.run / "train-job.json")]
+    processes = [
+        subprocess.Popen(
+            command, env={**os.environ, **together, "RANK": str(rank), "LOCAL_RANK": str(rank)}, stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE, text=True,
+        )
+        for rank in (0, 1)
+    ]  # fmt: skip
+    said = [process.communicate(timeout=300) for process in processes]
+    assert [process.returncode for process in processes] == [0, 0], said
+    assert said[1][0] == ""
+    shared = [line_to_event(line) for line in said[0][0].splitlines()]
+    assert losses(shared) == pytest.approx(losses(events), abs=2e-3)
+    assert [adapter.version for adapter in list_adapters(job.adapters)] == ["two", "one"]
+
+
+def test_several_gpus_are_started_by_accelerate_which_is_asked_nothing(tmp_path: Path) -> None:
+    from accelerate.commands.launch import launch_command_parser
+
+    assert command_for("trainer.train", tmp_path / "job.json", 1) == [
+        sys.executable, "-m", "trainer.train", str(tmp_path / "job.json"),
+    ]  # fmt: skip
+    command = command_for("trainer.train", tmp_path / "job.json", 4)
+    assert command[:3] == [sys.executable, "-m", "accelerate.commands.launch"]
+    read = launch_command_parser().parse_args(command[3:])
+    assert (read.num_processes, read.multi_gpu, read.module) == (4, True, True)
+    assert (read.training_script, read.training_script_args) == ("trainer.train", [str(tmp_path / "job.json")])
+
+
+def test_rows_that_the_processes_cannot_share_are_refused() -> None:
+    from trainer.sft import rows_each
+
+    assert rows_each(8, 4) == 2
+    with pytest.raises(TrainingError, match=r"3 processes cannot share 8 rows: set \[trainer\] rows_per_step"):
+        rows_each(8, 3)
