@@ -25,6 +25,7 @@ from server.assist import AnswerEvent, Done, Wish
 from server.auth import PUBLIC_PATHS, Gate
 from server.backend import Backend
 from server.client import BackendUnavailable, Event
+from server.embeddings_api import EmbeddingRequest, embeddings_json
 from server.engine import EngineError
 from server.feedback import Feedback, FeedbackError, UnknownAnswer
 from server.feedback_api import FeedbackBody
@@ -199,6 +200,12 @@ def _add_answer_routes(app: FastAPI, backend: Backend, answers: Answers) -> None
         whole = text_completion_json(await unless_left(request, complete()), body.model)
         answers.metrics.note_tokens(whole["usage"]["prompt_tokens"], whole["usage"]["completion_tokens"])
         return whole
+
+    @app.post("/v1/embeddings", summary="Embeddings by the index's embedder")
+    async def embeddings(body: EmbeddingRequest) -> Json:
+        index = backend.keeper.index
+        texts = body.texts(index.embedder_name)
+        return embeddings_json(await asyncio.to_thread(index.embed, texts), body, index.embedder_name)
 
     @app.get("/v1/models", summary="The adapter in service, the kept versions, the base model")
     async def models() -> Json:
