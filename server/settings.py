@@ -24,7 +24,13 @@ class ServerSettings(SectionSettings):
     models_cache: Path = Field(
         Path("~/.cache/nightschool/models"), description="where base models are unpacked once, for all workspaces"
     )
-    host: str = Field("127.0.0.1", description="address to listen on; only loopback is accepted")
+    host: str = Field("127.0.0.1", description="address to listen on: loopback; or all (0.0.0.0, ::), with behind_tls")
+    behind_tls: tuple[str, ...] = Field(
+        (), description="names under which a proxy that ends TLS reaches us; without one only loopback is served"
+    )
+    requests_per_minute: int = Field(
+        1200, ge=0, description="requests with the token that are answered a minute; beyond it 429; 0: no bound"
+    )
     port: int = Field(0, ge=0, le=65535, description="port to listen on; 0 takes the one used last, or a free one")
     engine_url: str = Field(
         "",

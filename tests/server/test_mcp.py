@@ -16,8 +16,9 @@ from server.client import stop_backend
 from server.engine import EngineError
 from server.generation import GenerationError
 
+HIDDEN = "\u200b\u202e\U000e0041"
 TEXT = "line é 1\r\nline 🙂 2\r\nline 3"
-FILES = SimpleNamespace(read=lambda path: TEXT if path == "app.py" else None)
+FILES = SimpleNamespace(read=lambda path: TEXT if path == "app.py" else f"a{HIDDEN}b" if path == "hidden.py" else None)
 
 
 @pytest.fixture
