@@ -58,7 +58,7 @@ def holds(task: Task, answer: str) -> bool:
 
 def names_first(task: Task, answer: str, rivals: frozenset[str]) -> bool:
     """Is the right answer the first of its kind (`rivals` and itself) that `answer` names, the question's own apart?"""
-    asked = set(re.findall(r"[\w.]+", task.text))
+    asked = {*re.findall(r"[\w.]+", task.text), *re.findall(r"\w+", task.text)}
     every = {task.expected} | {rival for rival in rivals if rival not in asked}
     form = _literal if task.kind == "default" else _word
     text = _plain(answer)
@@ -75,7 +75,8 @@ def _literal(value: str) -> str:
     """A literal as code writes it, or where it is a longer string, as prose does."""
     bare = value.removeprefix("b").strip("'")
     quoted = re.escape(value) if bare == value else rf"b?'{re.escape(bare)}'"
-    return rf"(?<![\w.]){quoted}(?!\w)" + (rf"|(?<![\w.]){re.escape(bare)}(?!\w)" if len(bare) > 3 else "")
+    forms = [quoted, re.escape(bare)] if len(bare) > 3 else [quoted]
+    return rf"(?<![\w.])(?:{'|'.join(forms)})(?!\w)"
 
 
 def rivals_of(tasks: list[Task]) -> dict[tuple[str, str], frozenset[str]]:
