@@ -6,7 +6,8 @@ usage: ./run bench answers write --runs FOLDER --model NAME [options] requests=T
 `write` has a model write its completions, through the product's own search and prompt, into one file of FOLDER for each
 configuration; it goes on where it stopped, and ends after --minutes. `report` prints the tables as Markdown, from those
 files alone: nothing is generated again when a threshold changes. TREE is the unpacked source distribution of
-requests 2.32.3 and itsdangerous 2.2.0 (`pip download --no-deps --no-binary :all: NAME==VERSION`).
+requests 2.32.3 and itsdangerous 2.2.0 (`pip download --no-deps --no-binary :all: NAME==VERSION`). Of any other TREE that
+`report` is given, it asks questions that a program makes of the syntax tree.
 """
 
 from __future__ import annotations
@@ -23,8 +24,9 @@ from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parent))
+from answer_generated import generate_tasks
 from answer_questions import Task, load_tasks
-from answer_tables import print_report
+from answer_tables import print_generated, print_report
 
 from indexer.index import Index, open_index
 from indexer.settings import IndexerSettings
@@ -137,6 +139,8 @@ async def main(arguments: argparse.Namespace) -> None:
             await write(run, asked, doors, arguments.runs, arguments.minutes)
         else:
             await print_report(tasks, doors, arguments.runs)
+            for name in trees.keys() - {task.repository for task in tasks}:
+                await print_generated(generate_tasks(name, trees[name], each=25), doors)
 
 
 if __name__ == "__main__":
