@@ -6,8 +6,8 @@ usage: ./run bench answers write --runs FOLDER --model NAME [options] requests=T
 `write` has a model write its completions, through the product's own search and prompt, into one file of FOLDER for each
 configuration; it goes on where it stopped, and ends after --minutes. `report` prints the tables as Markdown, from those
 files alone: nothing is generated again when a threshold changes. TREE is the unpacked source distribution of
-requests 2.32.3 and itsdangerous 2.2.0 (`pip download --no-deps --no-binary :all: NAME==VERSION`). Of any other TREE that
-`report` is given, it asks questions that a program makes of the syntax tree.
+requests 2.32.3 and itsdangerous 2.2.0 (`pip download --no-deps --no-binary :all: NAME==VERSION`). Of any other TREE
+that `report` is given, it asks questions that a program makes of the syntax tree.
 """
 
 from __future__ import annotations
