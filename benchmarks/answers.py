@@ -57,7 +57,8 @@ class Run:
     @property
     def file(self) -> str:
         name = Path(self.model).stem
-        return f"{name}__{self.adapter}__{'passages' if self.retrieval else 'alone'}__{self.penalty}.jsonl"
+        how = f"frequency{self.penalty}" if self.penalty else "plain"
+        return f"{name}__{self.adapter}__{'passages' if self.retrieval else 'alone'}__{how}.jsonl"
 
 
 def index_doors(index: Index) -> Doors:
@@ -100,7 +101,7 @@ async def _answer_from(
             return
         started = time.monotonic()
         found = await retrieve(Question(task.text), PASSAGES, doors[task.repository]) if run.retrieval else Found(())
-        sampling = Sampling(MAX_TOKENS, repetition_penalty=run.penalty)
+        sampling = Sampling(MAX_TOKENS, frequency_penalty=run.penalty)
         prompt = render_prompt(Question(task.text), found.passages, engine.count_tokens, CONTEXT - MAX_TOKENS - 32)
         text, finish = "", Finish("error", 0, 0)
         async with aclosing(engine.generate(prompt.messages, sampling)) as pieces:
@@ -151,7 +152,7 @@ if __name__ == "__main__":
     parser.add_argument("--model", default="smollm2-135m", help="as [server] model")
     parser.add_argument("--adapter", default="none", help="a version in FOLDER/.nightschool/adapters")
     parser.add_argument("--alone", action="store_true", help="without passages")
-    parser.add_argument("--penalty", type=float, default=1.0, help="repetition penalty")
+    parser.add_argument("--penalty", type=float, default=0.0, help="frequency penalty")
     parser.add_argument("--minutes", type=float, default=7)
     given = parser.parse_args()
     given.runs.mkdir(parents=True, exist_ok=True)
