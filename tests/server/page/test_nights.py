@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+from datetime import UTC, datetime
+
 import httpx
 import pytest
 
 from server.adapter import read_current
-from server.nights import read_curve, read_nights
+from server.nights import read_curve, read_last_night, read_nights, read_running_night
+from trainer.job import Step, event_to_line
+from trainer.night_record import keep_record, new_record
+from trainer.only_one import only_one
 
 
 def test_nights_are_read_newest_first_and_a_damaged_one_is_left_out(shop, nights):
@@ -26,6 +33,38 @@ def test_a_curve_ends_where_its_record_was_cut_off_and_is_thinned(shop, keep_nig
     assert curve[0][0] == 1
     assert 300 < len(curve) <= 400
     assert read_curve(shop, "none") == []
+
+
+def test_a_night_that_runs_is_seen_by_its_lock_and_asking_does_not_disturb_it(shop, keep_night):
+    version = keep_night(shop, 20, 0.05)
+    assert read_running_night(shop) is None
+    hold = "import sys; from pathlib import Path; from trainer.only_one import *\n"
+    hold += "with only_one(Workspace(Path(sys.argv[1]))): print('held', flush=True); sys.stdin.read()"
+    holder = subprocess.Popen(
+        [sys.executable, "-c", hold, str(shop.root)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    )
+    try:
+        assert holder.stdout.readline() == b"held\n"
+        for _ in range(100):
+            assert read_running_night(shop) is not None
+        assert read_running_night(shop).version == version
+        with (shop.state / "runs" / version / "events.jsonl").open("a") as events:
+            events.write("\n" + event_to_line(Step(61, 90, 1.5, 1e-4, 9, 180.0, 9.0, 87.0)))
+        running = read_running_night(shop)
+        assert (running.step, running.steps, running.left_s) == (61, 90, 87.0)
+    finally:
+        holder.communicate(b"")
+    assert read_running_night(shop) is None
+    with only_one(shop):  # the lock is whole
+        pass
+
+
+def test_the_last_night_is_how_it_ended_whatever_its_outcome(shop):
+    assert read_last_night(shop) is None
+    keep_record(shop, new_record("failed", "the disk is full", datetime(2026, 11, 25, tzinfo=UTC)))
+    assert (read_last_night(shop).outcome, read_last_night(shop).reason) == ("failed", "the disk is full")
+    (shop.state / "nights" / "last_night.json").write_text("{")
+    assert read_last_night(shop) is None
 
 
 async def test_the_report_opens_by_its_link_only_and_can_do_nothing(site, nights):
