@@ -15,7 +15,13 @@ export class NightsView {
     this.now = el("p", { class: "notice", role: "status", hidden: true });
   }
 
+  /** An adapter that was promoted comes in a minute or two later: then what is in service is another. */
+  stateChanged() {
+    if (this.element.isConnected && this.adapter !== this.context.ready().adapter) this.shown();
+  }
+
   async shown() {
+    this.adapter = this.context.ready().adapter;
     try {
       const [told, adapters] = await Promise.all([get("/nights"), get("/adapters")]);
       this.#show(told.nights, adapters);
