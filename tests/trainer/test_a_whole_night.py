@@ -83,10 +83,11 @@ def test_a_candidate_that_is_worse_is_refused_and_kept_with_its_reasons(
     place, commit = workspace
     first = run_night(Workshop(place, SETTINGS, tiny_base, lambda _: None, in_this_process))
     commit(3, {f"shop/prices_{number}.py": code(number, 4) for number in range(8)})
-    poisoned = SETTINGS.model_copy(update={"learning_rate": 0.9, "max_steps": 12})
-    second = run_night(Workshop(place, poisoned, tiny_base, lambda _: None, in_this_process))
-    assert second.outcome == "refused"
+    lazy = SETTINGS.model_copy(update={"learning_rate": 1e-7, "max_steps": 1})
+    second = run_night(Workshop(place, lazy, tiny_base, lambda _: None, in_this_process))
+    assert second.outcome == "refused", second.verdict
     assert second.in_service == first.version
+    assert "not worse than the adapter in service" in second.reason
     assert {row.arm for row in second.rows} == {"base", "candidate", "in service"}
     current = read_current(place.adapters)
     assert current is not None
@@ -216,7 +217,7 @@ def test_three_nights_one_promotes_one_is_poisoned_and_one_is_killed_at_every_st
             current = read_current(place.adapters)
             assert current is not None
             assert current.version == first.version
-    assert len(seen) == 12, seen
+    assert {"reading the code", "making examples", "training", "saving the adapter", "measuring candidate"} < set(seen)
     assert same(resumed) == same(whole)
     assert len(list_adapters(place.adapters)) == 3
     page = (place.adapters / resumed.version / "report.html").read_text()
