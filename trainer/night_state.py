@@ -30,7 +30,8 @@ class NightState:
 
 # When a night runs, who is told, and what is kept: none of it changes what a night makes.
 _BESIDE = {
-    "nightly", "nightly_grace_hours", "webhook", "min_changed_lines", "require_gpu", "keep_adapters", "checkpoint_every_s",
+    "nightly", "nightly_grace_hours", "webhook", "min_changed_lines", "require_gpu", "keep_adapters",
+    "checkpoint_every_s",
 }  # fmt: skip
 
 
