@@ -201,7 +201,7 @@ def test_three_nights_one_promotes_one_is_poisoned_and_one_is_killed_at_every_st
             current = read_current(place.adapters)
             assert current is not None
             assert current.version == first.version
-    assert len(seen) == 15, seen
+    assert {"reading the code", "making examples", "training", "saving the adapter", "measuring candidate"} < set(seen)
     assert same(resumed) == same(whole)
     assert len(list_adapters(place.adapters)) == 3
     page = (place.adapters / resumed.version / "report.html").read_text()
