@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import logging
+import random
 import re
+import string
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -18,8 +20,10 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 
 from indexer.quarantine import Quarantine, write_quarantine
+from indexer.settings import IndexerSettings
 from indexer.workspace import Workspace
 from trainer.settings import TrainerSettings
+from trainer.sources.documents import collect_documents
 from trainer.sources.fetching import Wanted, fetch_pulls
 from trainer.sources.gathering import Gathering
 from trainer.sources.github import GithubPulls, Patience
@@ -27,6 +31,7 @@ from trainer.sources.github_token import URL_VARIABLE, BadToken, read_token
 from trainer.sources.patches import DiffRules
 from trainer.sources.pull_requests import gather_pulls, near_hunks
 from trainer.sources.pulls import read_pull, read_pulls
+from trainer.sources.snapshot import take_snapshot
 
 TOKEN = "gh" + "p_" + "x1Y2" * 9
 QUICK = Patience(max_wait_s=2, retries=4, backoff_s=0.01, pause_s=0, timeout_s=2)
@@ -622,3 +627,76 @@ def test_when_a_limit_ends_is_told_in_utc(shop, fetch) -> None:
     times_near = {f"{datetime.now(UTC) + timedelta(seconds=7200 + off):%H:%M} UTC" for off in (-60, 0, 60)}
     assert any(when in notice for when in times_near), notice
     assert "GITHUB_TOKEN" not in notice
+
+
+# Secrets, everywhere
+
+
+def made_of(alphabet: str, count: int) -> str:
+    return "".join(_DICE.choice(alphabet) for _ in range(count))
+
+
+_DICE = random.Random(11)
+LETTERS, HEX, DIGITS = string.ascii_letters + string.digits, "0123456789abcdef", string.digits
+UPPER, LOWER = string.ascii_uppercase + "234567", string.ascii_letters
+# Put together here, so that no scanner of this repository finds one. The part that must appear nowhere is the second.
+CANARIES = {
+    "aws-access-key": ("", "AK" + "IA" + made_of(UPPER, 16)),
+    "aws-secret-key": ("aws_secret_access_key = ", made_of(LETTERS, 40)),
+    "github-token": ("", "gh" + "p_" + made_of(LETTERS, 36)),
+    "github-pat": ("", "github" + "_pat_" + made_of(LETTERS, 22) + "_" + made_of(LETTERS, 59)),
+    "gitlab-token": ("", "gl" + "pat-" + made_of(LETTERS, 20)),
+    "slack-token": ("", "xo" + "xb-" + made_of(DIGITS, 12) + "-" + made_of(LETTERS, 24)),
+    "slack-webhook": ("https://hooks.slack.com/services/", f"T{made_of(UPPER, 8)}/B{made_of(LETTERS, 24)}"),
+    "openai-key": ("", "sk-" + "proj-" + made_of(LETTERS, 60)),
+    "anthropic-key": ("", "sk-" + "ant-api03-" + made_of(LETTERS, 60)),
+    "huggingface-token": ("", "h" + "f_" + made_of(LOWER, 34)),
+    "google-api-key": ("", "AI" + "za" + made_of(LETTERS, 35)),
+    "google-oauth": ("", "GO" + "CSPX-" + made_of(LETTERS, 28)),
+    "pypi-token": ("", "py" + "pi-AgEI" + made_of(LETTERS, 80)),
+    "npm-token": ("", "np" + "m_" + made_of(LETTERS, 36)),
+    "stripe-key": ("", "sk" + "_live_" + made_of(LETTERS, 24)),
+    "sendgrid-key": ("", "S" + "G." + made_of(LETTERS, 22) + "." + made_of(LETTERS, 43)),
+    "twilio-key": ("", "S" + "K" + made_of(HEX, 32)),
+    "jwt": ("", "ey" + "J" + made_of(LETTERS, 20) + ".ey" + "J" + made_of(LETTERS, 30) + "." + made_of(LETTERS, 43)),
+    "telegram-token": ("", made_of(DIGITS, 9) + ":A" + "A" + made_of(LETTERS, 33)),
+    "azure-key": ("AccountKey=", made_of(LETTERS, 86) + "=="),
+    "digitalocean-token": ("", "do" + "p_v1_" + made_of(HEX, 64)),
+    "vault-token": ("", "hv" + "s." + made_of(LETTERS, 24)),
+    "password": ("DB_PASSWORD=", "k3y" + "b0ard-C4t-99-" + made_of(DIGITS, 4)),
+    "private-key": ("-----BEGIN RSA " + "PRIVATE KEY-----\n", made_of(LETTERS, 64)),
+}  # fmt: skip
+
+
+def test_no_canary_of_24_types_comes_into_a_document_or_onto_the_disk(shop, tmp_path, make_git) -> None:
+    there, url = shop
+    root = tmp_path / "work"
+    wiki = tmp_path / "shop.wiki"
+    (root / "docs").mkdir(parents=True)
+    wiki.mkdir()
+    for name, (before, secret) in CANARIES.items():
+        text = f"Use {name}:\n\n{before}{secret}\n"
+        (root / f"docs/{name}.md").write_text(text)
+        (wiki / f"{name}.md").write_text(text)
+    make_git(wiki)
+    make_git(root)
+    said = "\n".join(f"{before}{secret}" for before, secret in CANARIES.values())
+    diff = "@@ -1 +1,99 @@\n" + "\n".join(f"+{line}" for line in said.split("\n"))
+    (root / "keys.py").write_text(said)
+    make_git.git(root, "add", "--all")
+    make_git.git(root, "commit", "--quiet", "--message", f"Add all the keys\n\n{said}")
+    there.add(1, [changed("keys.py", diff, "added")], title=said.split("\n")[0], body=said)
+    at = {"path": "keys.py", "original_line": 3, "diff_hunk": diff, "original_commit_id": "old"}
+    there.comment(1, "pulls", body=said, **at)
+    there.comment(1, "issues", body=f"`{said}`")
+    there.comment(1, "reviews", body=said)
+    there.comparisons["old...head1"] = {"status": "ahead", "files": [changed("keys.py", diff)]}
+    place = Workspace(root.resolve())
+    settings = TrainerSettings(github="acme/shop", github_url=url, wiki=f"file://{wiki}")
+    report = collect_documents(place, settings, take_snapshot(place, IndexerSettings()), lambda _: None)
+    assert report.counts == {"commit": 1, "documentation": 24, "pull-request": 1, "review": 1, "wiki": 24}
+    told = repr(report)
+    assert [name for name, (_, secret) in CANARIES.items() if secret in told] == []
+    kept = "".join(file.read_text() for file in place.pulls.iterdir())
+    assert [name for name, (_, secret) in CANARIES.items() if secret in kept] == []
+    assert len(report.masked) >= 20

@@ -23,6 +23,7 @@ from trainer.sources.patches import DiffRules
 from trainer.sources.pull_requests import gather_pulls
 from trainer.sources.pulls import read_pulls
 from trainer.sources.snapshot import Snapshot
+from trainer.sources.wiki import WikiFailed, find_wiki, gather_wiki
 
 OnProgress = Callable[[TrainingEvent], None]
 
@@ -70,6 +71,7 @@ def collect_documents(
     gathering = Gathering(read_quarantine(workspace), snapshot.date if _is_past(history, snapshot) else None)
     on_progress(Stage("reading the documentation"))
     gather_documentation(snapshot, history, gathering)
+    _gather_wiki(workspace, settings, gathering, on_progress)
     rules = DiffRules(workspace, gathering.quarantine)
     if settings.github:
         _gather_from_github(workspace, settings, rules, gathering, on_progress)
@@ -98,6 +100,22 @@ def _is_past(history: History, snapshot: Snapshot) -> bool:
         return False
 
 
+def _gather_wiki(
+    workspace: Workspace, settings: TrainerSettings, gathering: Gathering, on_progress: OnProgress
+) -> None:
+    try:
+        source = find_wiki(settings.wiki, settings.github, settings.github_url)
+        # Only to GitHub's own wiki: any other URL is one that nightschool.toml may name.
+        token = read_token(settings) if settings.wiki == "github" else ""
+    except (WikiFailed, BadToken) as error:
+        gathering.notice(f"wiki: {error}")
+        return
+    if source is not None:
+        on_progress(Stage("reading the wiki"))
+        workspace.make_state_folder()
+        gather_wiki(source, workspace.state / "sources" / "wiki", token, gathering)
+
+
 def _gather_from_github(
     workspace: Workspace, settings: TrainerSettings, rules: DiffRules, gathering: Gathering, on_progress: OnProgress
 ) -> None:
@@ -114,6 +132,7 @@ def _gather_from_github(
     except BadToken as error:
         gathering.notice(f"pull requests: {error}; what was fetched before is used")
     else:
+        workspace.make_state_folder()
         on_progress(Stage("looking for pull requests on GitHub"))
         with GithubPulls(settings.github, settings.github_url, token) as github:
             numbers = fetch_pulls(github, workspace.pulls, wanted, gathering, on_pull)

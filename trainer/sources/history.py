@@ -64,6 +64,15 @@ class History:
             raise NoHistory(f"{self._root}: no commit {name}")
         return _commit(line)
 
+    def commit_at(self, name: str, until: datetime | None) -> Commit | None:
+        """The newest commit of the main line of `name` that is not newer than `until`; None when all are."""
+        newest = self.commit(name)
+        if until is None or newest.date <= until:
+            return newest
+        before = f"--before={until.isoformat()}"
+        line = self._run("log", "-1", "--first-parent", "--format=%H %ct", before, name, "--").strip()
+        return _commit(line) if line else None
+
     def recent(self, count: int, until: str = "HEAD") -> list[Commit]:
         """The last `count` commits of the main line up to `until`, newest first."""
         text = self._run("log", f"-{count}", "--first-parent", "--format=%H %ct", until, "--", ".")
