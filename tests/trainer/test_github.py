@@ -7,6 +7,8 @@ import logging
 import random
 import re
 import string
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -538,6 +540,51 @@ def test_the_token_is_sent_and_never_told(shop, fetch, tmp_path, caplog) -> None
     sent = [record.getMessage() for record in caplog.records if f"token {TOKEN}" in record.getMessage()]
     assert (sent, [line for line in ours if TOKEN in line]) == ([], [])
     assert not [file for file in (tmp_path / "pulls").iterdir() if TOKEN in file.read_text()]
+
+
+def test_a_fetch_that_is_killed_goes_on_where_it_was(shop, fetch, tmp_path) -> None:
+    there, url = shop
+    for number in (1, 2, 3):
+        there.add(number)
+    reached, go_on = threading.Event(), threading.Event()
+
+    def hold(path: str) -> None:
+        if "/pulls/2/files" in path:
+            reached.set()
+            go_on.wait(30)
+
+    there.faults.append(hold)
+    code = (
+        "from pathlib import Path; from trainer.settings import TrainerSettings\n"
+        "from indexer.quarantine import Quarantine; from trainer.sources.gathering import Gathering\n"
+        "from trainer.sources.fetching import Wanted, fetch_pulls; from trainer.sources.github import GithubPulls\n"
+        f"github = GithubPulls('acme/shop', {url!r}); wanted = Wanted.by(TrainerSettings(), Quarantine())\n"
+        f"fetch_pulls(github, Path({str(tmp_path / 'pulls')!r}), wanted, Gathering(), lambda *_: None)\n"
+    )
+    with subprocess.Popen([sys.executable, "-c", code], cwd=Path(__file__).parents[2]) as process:
+        assert reached.wait(30)
+        process.kill()
+    there.faults.clear()
+    go_on.set()
+    run = fetch()
+    assert (run.kept, run.gathering.notices) == ([3, 2, 1], [])
+    assert not [path for path, _ in run.calls if "/pulls/3" in path]
+
+
+def test_an_enterprise_server_is_asked_below_its_own_path(shop, tmp_path) -> None:
+    there, url = shop
+    there.add(1)
+
+    def below(path: str) -> Answer | None:
+        parts = urlsplit(path)
+        query = {name: values[-1] for name, values in parse_qs(parts.query).items()}
+        return there.answer(parts.path.removeprefix("/api/v3"), query, "") if path.startswith("/api/v3/") else None
+
+    there.faults.append(below)
+    with GithubPulls("acme/shop", f"{url}/api/v3", TOKEN, QUICK) as github:
+        wanted = Wanted.by(TrainerSettings(), Quarantine())
+        assert fetch_pulls(github, tmp_path / "pulls", wanted, Gathering(), lambda *_: None) == [1]
+    assert {path.split("/")[1] for path, _ in there.calls} == {"api"}
 
 
 # The token
