@@ -9,8 +9,18 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-# A repository's own configuration can name programs that git would run (fsmonitor, textconv, external diff).
-_GIT = ("git", "-c", "core.fsmonitor=false", "-c", "safe.directory=*", "-c", "core.quotepath=false")
+# A repository's own configuration can name programs that git would run (fsmonitor, gpg, textconv, external diff).
+_GIT = (
+    "git",
+    "-c",
+    "core.fsmonitor=false",
+    "-c",
+    "log.showSignature=false",
+    "-c",
+    "safe.directory=*",
+    "-c",
+    "core.quotepath=false",
+)
 _HUNK = re.compile(r"^@@ -\d+(?:,\d+)? \+(\d+)(?:,(\d+))? @@")
 
 
