@@ -9,7 +9,19 @@ from trainer.sources.cleaning import clean, clean_prose
 
 @pytest.mark.parametrize(
     "hidden",
-    ["\u200b", "\u200d", "\u202e", "\u2066", "\ufeff", "\U000e0041", "\x1b", "\0", "\ufe0f\ufe01", "\U000e0100"],
+    [
+        "\u200b",
+        "\u200d",
+        "\u202e",
+        "\u2066",
+        "\ufeff",
+        "\U000e0041",
+        "\x1b",
+        "\0",
+        "\ufe0f\ufe01",
+        "\ud800",
+        "\U000e0100",
+    ],
 )
 def test_a_hidden_character_is_stripped_and_counted(hidden: str) -> None:
     done = clean(f"dep{hidden}loy")

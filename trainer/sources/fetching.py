@@ -14,7 +14,7 @@ from indexer.quarantine import Quarantine
 from indexer.workspace import write_atomically
 from trainer.settings import TrainerSettings
 from trainer.sources.gathering import Gathering
-from trainer.sources.github import GithubFailed, GithubPulls, ResumeLater
+from trainer.sources.github import BrokenAnswer, GithubFailed, GithubPulls, ResumeLater
 from trainer.sources.github_shapes import Authored, ChangedFile, Comment, ListedPull, Review, WholePull
 from trainer.sources.pulls import CommentKind, KeptComment, KeptFile, KeptPull, keep_pull, read_pull
 
@@ -167,6 +167,8 @@ def _fetch_if_changed(github: GithubPulls, folder: Path, pull: _Listed, wanted: 
         return
     try:
         keep_pull(folder, _fetch(github, pull, wanted))
+    except BrokenAnswer as error:  # of this one: it must not keep the others away for ever
+        gathering.notice(f"pull request {pull.number}: resume later: {error}")
     except GithubFailed as error:
         if error.status not in _GONE:
             raise

@@ -47,6 +47,10 @@ class ResumeLater(Exception):
     """GitHub or the way to it is not to be had now; what was fetched is kept. The message says why, and until when."""
 
 
+class BrokenAnswer(ResumeLater):
+    """GitHub's answer for one path was cut short or not as expected, each time it was asked for."""
+
+
 @dataclass(frozen=True, slots=True)
 class Patience:
     """How long a failure is waited out: at most `max_wait_s` for a limit, `retries` calls in all with growing pauses.
@@ -195,7 +199,7 @@ class GithubPulls:
                     if _MAX_RETRIES in str(error):
                         raise
                     fault = type(error).__name__  # the body ended early; nobody has tried again yet
-        raise ResumeLater(f"GitHub's answer for {path} is broken ({fault})")
+        raise BrokenAnswer(f"GitHub's answer for {path} is broken ({fault})")
 
     @contextmanager
     def _translated(self) -> Iterator[None]:

@@ -110,7 +110,7 @@ def clean_pull(pull: KeptPull) -> KeptPull:
     files = tuple(
         KeptFile(
             path=kept(clean(file.path)),
-            status=file.status,
+            status=kept(clean(file.status)),
             patch=None if file.patch is None or judge_name(file.path) else kept(clean(file.patch)),
             previous=kept(clean(file.previous)),
         )
@@ -128,5 +128,11 @@ def clean_pull(pull: KeptPull) -> KeptPull:
         for comment in pull.comments
     )
     title, description = kept(clean(pull.title)), kept(clean_prose(pull.description))
-    cleaned = {"files": files, "comments": comments, "title": title, "description": description}
+    cleaned = {
+        "files": files,
+        "comments": comments,
+        "title": title,
+        "description": description,
+        "url": kept(clean(pull.url)),
+    }
     return pull.model_copy(update={**cleaned, "masked": dict(sorted(counts.items())), "stripped": hidden})
