@@ -37,11 +37,16 @@ class Clean:
 
 def clean(text: str) -> Clean:
     """`text` without hidden characters and secrets. The hidden go first: one inside a token would save it."""
-    visible, _ = _HIDDEN.subn("", text)
+    visible = strip_hidden(text)
     found = mask_secrets(visible)
     counts = Counter(found.counts)
     masked = _mask_key_blocks(found.text, counts)
     return Clean(masked, dict(counts), len(text) - len(visible))
+
+
+def strip_hidden(text: str) -> str:
+    """`text` without the characters that no reader sees; its lines stay."""
+    return _HIDDEN.sub("", text)
 
 
 def clean_prose(text: str) -> Clean:
