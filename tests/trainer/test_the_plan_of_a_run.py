@@ -29,7 +29,7 @@ def corpus() -> list[Example]:
     made = [example(n, "raw", 400, weight=n / 100) for n in range(100)]
     made += [example(1000 + n, "commit", 400) for n in range(50)]
     made += [example(2000 + n, kind, 80 if kind != "retrieval" else 300) for kind in kinds for n in range(100)]
-    return made + [example(3000, "restatement", 80, 1.0, "validation"), example(3001, "raw", 400, 1.0, "held-out")]
+    return [*made, example(3000, "restatement", 80, 1.0, "validation"), example(3001, "raw", 400, 1.0, "held-out")]
 
 
 def test_a_short_run_takes_the_code_that_changed_last_and_a_tenth_of_conversations(tokenizer: Any) -> None:
