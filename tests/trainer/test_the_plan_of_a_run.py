@@ -65,6 +65,12 @@ def test_what_a_kind_is_too_small_for_goes_to_the_others() -> None:
     assert choose_mixed([], 100) == choose_mixed(pool, 0) == []
 
 
+def test_whole_files_are_a_tenth_at_most() -> None:
+    pool = [*(example(n, "file-question", 300) for n in range(100)), example(900, "relation", 80)]
+    chosen = choose_mixed(pool, 10_000)
+    assert sum(found.entry.tokens for found in chosen if found.entry.kind == "file-question") == 900
+
+
 def test_a_corpus_of_conversations_alone_can_be_learnt(tokenizer: Any) -> None:
     pool = [example(n, "restatement", 80) for n in range(10)]
     plan = make_plan(pool, tokenizer, "<|end|>", replace(CPU, chat_share=1.0), 1_000, 1, learn_prompts=False)
