@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import os
 import sys
 import time
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -15,16 +17,23 @@ import typer
 from indexer.workspace import Workspace, find_workspace
 from nightschool_corpus import check, corpus_app, generator_for, show_collected
 from server.adapter_commands import adapters_app, loss_line
+from server.doctor_command import doctor
+from server.feedback_commands import feedback_app
 from server.forget_command import forget
+from server.mcp_command import mcp
+from server.ui_command import open_page
+from trainer.front import Front
+from trainer.night_command import add_night
+from trainer.sweep_command import add_sweep
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
 
     from server.adapter import Adapter
     from server.base_model import BaseModel
     from server.console import Advance
     from trainer.job import TrainingEvent
-    from trainer.report import NightReport
+    from trainer.promote import Served
     from trainer.settings import TrainerSettings
 
 # Private by default: no command of ours lets a library report anything or look for anything on the network by itself.
@@ -48,6 +57,10 @@ app = typer.Typer(
     no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="markdown"
 )
 app.add_typer(adapters_app, name="adapters")
+app.add_typer(feedback_app, name="feedback")
+app.command()(doctor)
+app.command()(mcp)
+app.command("ui")(open_page)
 app.add_typer(corpus_app, name="corpus")
 app.command()(forget)
 
@@ -183,57 +196,26 @@ def train(
 
 
 @app.command()
-def night(
-    workspace: WorkspaceOption = None,
-    budget: Annotated[float | None, typer.Option(min=0.1, help="MINUTES of training; default: [trainer].")] = None,
-    force: Annotated[bool, typer.Option("--force", help="Also when too little has changed.")] = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan and its cost, and do nothing.")] = False,
-    as_json: JsonOption = False,
-) -> None:
-    """One night: collect, train, prove on newer code, then promote or refuse. Killed, it goes on where it stopped.
-
-    Examples: `nightschool night --dry-run`; in cron `30 2 * * * nightschool night --workspace REPO --budget 30`
-    """
-    from dataclasses import asdict
-
-    from server.console import print_table
-    from trainer.night import plan_night
-    from trainer.promote import table
-
-    if budget is not None:
-        os.environ["NIGHTSCHOOL_TRAINER__BUDGET_MINUTES"] = str(budget)
-    place = find_workspace(workspace)
-    base = _base_model(place)
-    if dry_run:
-        plan = asdict(plan_night(place, _trainer_settings(place), base))
-        print(json.dumps(plan) if as_json else _sentence(plan))
-        return
-    report = _night(place, base, force)
-    if as_json:
-        print(report.to_json())
-        return
-    print(f"{report.outcome}: {report.reason or report.version}")
-    if report.verdict:
-        print_table("verdict", ["rule", "measured", ""], table(report.verdict))
-        print(f"report: {place.adapters / report.version / 'report.html'}")
-
-
-@app.command()
 def serve(
     workspace: WorkspaceOption = None,
     port: Annotated[int | None, typer.Option(min=0, max=65535, help="Default: [server] port, or a free one.")] = None,
     model: Annotated[str | None, typer.Option(help="Base model; default: [server] model.")] = None,
+    nightly: Annotated[str | None, typer.Option(help="HH:MM in UTC: a night begins then, by itself.")] = None,
 ) -> None:
     """Run the backend: index, watcher, engine and HTTP on loopback, until Ctrl-C.
 
-    Examples: `nightschool serve`, `nightschool serve --port 8765`
+    Examples: `nightschool serve`, `nightschool serve --port 8765`, `nightschool serve --nightly 02:30`
     """
     from server.run import run_backend
+    from trainer.schedule import nights_of
 
     _choose_model(model)
     if port is not None:
         os.environ["NIGHTSCHOOL_SERVER__PORT"] = str(port)
-    run_backend(find_workspace(workspace))
+    place = find_workspace(workspace)
+    trainer_settings = _trainer_settings(place)
+    nights = nights_of(place, nightly or trainer_settings.nightly, trainer_settings.nightly_grace_hours)
+    run_backend(place, nights)
 
 
 @app.command()
@@ -298,7 +280,7 @@ def demo(
     Examples: `nightschool demo --once`, `nightschool demo ~/src/app --budget 10 --question "Where are retries set?"`
     """
     from server.asking import ask_and_show, wait_until_ready
-    from server.client import start_backend, stop_backend
+    from server.client import page_address, start_backend, stop_backend
     from server.console import out, say
     from server.local import update_index
 
@@ -330,6 +312,7 @@ def demo(
                 out.print(
                     f"\nThe backend runs at {backend.url} (token: {place.state / 'token'}). `nightschool stop` ends it."
                 )
+                out.print(f"Its page: {page_address(place, backend.url)}")
 
     try:
         asyncio.run(serve_and_ask())
@@ -342,6 +325,8 @@ def demo(
 def main() -> None:
     """Run the command line. Our own errors are one line on stderr and exit code 1; wrong usage is 2."""
     os.environ.update({name: value for name, value in QUIET.items() if name not in os.environ})
+    # On a processor with bfloat16 it warns of a kernel that it would fetch from the Hub.
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
     if sys.argv[1:2] == ["lsp"] and "--help" not in sys.argv:
         # Editors wait for it: not through typer's building of every other command.
         from server.lsp import main as serve_editor
@@ -395,40 +380,44 @@ def _base_model(place: Workspace) -> BaseModel:
 def _collect(place: Workspace, base: BaseModel) -> dict[str, Any]:
     from dataclasses import asdict
 
-    from server.console import progress
+    from trainer.night import Workshop
     from trainer.night import collect as collect_corpus
 
-    with progress("collecting") as advance:
-        settings, generator = _trainer_settings(place), generator_for(place, base)
-        return asdict(collect_corpus(place, settings, base, _showing(advance), generator=generator))
+    with _watch("collecting") as tell:
+        workshop = Workshop(place, _trainer_settings(place), base, tell, generator=generator_for(place, base))
+        return asdict(collect_corpus(workshop))
 
 
 def _train(place: Workspace, base: BaseModel, budget: float | None) -> Adapter:
-    from server.console import progress
-    from trainer.night import run_training
+    from trainer.night import Workshop, run_training
 
-    settings = _trainer_settings(place)
-    with progress("training") as advance:
-        return run_training(place, settings, base, _showing(advance), budget_minutes=budget).adapter
+    if budget is not None:
+        os.environ["NIGHTSCHOOL_TRAINER__BUDGET_MINUTES"] = str(budget)
+    with _watch("training") as tell:
+        return run_training(Workshop(place, _trainer_settings(place), base, tell)).adapter
 
 
-def _night(place: Workspace, base: BaseModel, force: bool) -> NightReport:
-    from server.console import progress
-    from server.serving import try_adapter
+def _check_engine(place: Workspace, base: BaseModel, adapter: Adapter) -> Served:
     from server.settings import ServerSettings
-    from trainer.night import run_night
+    from server.trial import try_adapter
+    from trainer.promote import Served
 
-    settings = ServerSettings.read(place)
+    tried = asyncio.run(try_adapter(place, ServerSettings.read(place), base, adapter))
+    return Served(tried.fault, tried.first_token_s, tried.tokens_per_s)
 
-    def check_engine(adapter: Adapter) -> str:
-        return asyncio.run(try_adapter(place, settings, base, adapter))
 
-    with progress("night") as advance:
-        trainer_settings = _trainer_settings(place)
-        return run_night(
-            place, trainer_settings, base, _showing(advance), force=force, check_engine=check_engine,
-            generator=generator_for(place, base),
-        )  # fmt: skip
+@contextmanager
+def _watch(title: str) -> Iterator[Callable[[TrainingEvent], None]]:
+    from server.console import progress
+
+    with progress(title) as advance:
+        yield _showing(advance)
+
+
+def _print_table(title: str, head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    from server.console import print_table
+
+    print_table(title, head, rows)
 
 
 def _trainer_settings(place: Workspace) -> TrainerSettings:
@@ -461,6 +450,11 @@ def _index_line(report: dict[str, Any]) -> str:
 
 def _sentence(facts: dict[str, Any]) -> str:
     return "\n".join(f"{name.replace('_', ' ')}: {value}" for name, value in facts.items())
+
+
+FRONT = Front(_base_model, generator_for, _watch, _print_table, _check_engine)
+add_night(app, FRONT)
+add_sweep(app, FRONT)
 
 
 if __name__ == "__main__":

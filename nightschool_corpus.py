@@ -95,10 +95,10 @@ def check(place: Workspace, as_json: bool) -> None:
 
 def generator_for(place: Workspace, base: BaseModel) -> Generator | None:
     """Who writes the conversations that only a model can, as [corpus] generator says; None for nobody."""
+    from indexer.gpu import has_gpu
     from server.client import read_backend
     from trainer.corpus_settings import CorpusSettings
     from trainer.generated import Generator
-    from trainer.stages import has_gpu
 
     settings = CorpusSettings.read(place)
     if settings.generator == "off" or not (settings.page_answers or settings.general):

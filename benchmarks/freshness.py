@@ -1,16 +1,18 @@
-"""Random operations on a tree while it is indexed; after each, nothing that a search returns may be stale.
+"""Random operations on a tree while it is indexed; nothing that a search returns may be stale at any time.
 
-usage: python benchmarks/freshness.py [--operations 100000] [--seed 0] [--folder DIR]
+usage: ./run bench freshness [--operations 100000] [--seed 0] [--folder DIR]
 
 Operations: save, atomic save, append, insert on top, rename, delete, checkout of many files, a lost event, an overflow,
-a reopened index. The judge of each passage is the file on disk; the judge of the whole index, every so often, a full
-rebuild. One process, no watcher thread: events are handed over as the watcher would, some of them lost on purpose.
+a reopened index. One to two hundred of them, then questions: before their events have come, or after. The judge of each
+passage is the file on disk; the judge of the whole index, every so often, a full rebuild. One process, no watcher
+thread: events are handed over as the watcher would, some of them lost on purpose.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import random
 import sys
 import tempfile
@@ -37,6 +39,10 @@ WORDS = ("route parse header café 🎓 render token cache load store merge spli
 ENDS = ("\n", "\n", "\n", "\r\n", "\r")
 FOLDERS = ("", "src/", "src/deep/", "docs/", "with space/")
 SUFFIXES = (".py", ".js", ".md", ".go", ".txt")
+OPERATIONS = {
+    "save": 60.0, "insert": 20.0, "append": 20.0, "rename": 10.0, "delete": 8.0, "checkout": 0.3, "lose": 6.0,
+    "overflow": 1.0, "reopen": 0.05,
+}  # fmt: skip
 
 
 class Words:
@@ -67,7 +73,7 @@ class Machine:
         self.dice = random.Random(self.seed)
         self.workspace = Workspace(self.root.resolve())
         self.stack = ExitStack()
-        self.lost = False
+        self.late: list[str] = []
         self.snapshots: list[dict[str, bytes]] = []
         self.index = self._open()
 
@@ -77,36 +83,40 @@ class Machine:
     def close(self) -> None:
         self.stack.close()
 
-    # Operations on the tree; each returns the paths that a watcher would name
+    # Operations on the tree; each returns the paths that a watcher would name, or None for "look at everything"
 
-    def step(self) -> None:
-        """One operation, what the index makes of it, and a search that must not be stale."""
-        names = (
-            "save",
-            "save",
-            "save",
-            "insert",
-            "append",
-            "rename",
-            "delete",
-            "checkout",
-            "lose",
-            "overflow",
-            "reopen",
-        )
-        weights = (20, 20, 20, 20, 20, 10, 8, 0.3, 6, 2, 0.2)
-        name = self.dice.choices(names, weights)[0]
-        paths = getattr(self, f"_{name}")()
-        if paths is not None:
-            self.index._read(paths)
-        if self.dice.random() < 0.05:
+    def round(self, most: int) -> int:
+        """Up to `most` operations, what the index makes of their events at once, and questions; how many they were.
+
+        A watcher gathers events the same way. Now and then they have not come yet when the questions are asked.
+        """
+        count = min(most, self.dice.choice((1, 1, 2, 5, 20, 60, 200)))
+        named: list[str] | None = []
+        for _ in range(count):
+            paths = self.operate()
+            named = None if named is None or paths is None else [*named, *paths]
+        if self.dice.random() < 0.1:
+            self.late += named if named is not None else [""]
+        else:
+            late, self.late = self.late, []
+            self.index._read(None if named is None or "" in late else sorted({*named, *late}) or [".none"])
+        if self.dice.random() < 0.1:
             self.index._store_all()
+        for _ in range(1 + count // 8):
+            self.search()
+        return count
+
+    def operate(self) -> list[str] | None:
+        """One operation of the dice's choice."""
+        name = self.dice.choices(list(OPERATIONS), list(OPERATIONS.values()))[0]
         self.done[name] += 1
-        self.search()
+        made: list[str] | None = getattr(self, f"_{name}")()
+        return made
 
     def files(self) -> list[str]:
-        found = (file for file in self.root.rglob("*") if file.is_file() and ".nightschool" not in file.parts)
-        return sorted(file.relative_to(self.root).as_posix() for file in found)
+        root = f"{self.root}/"
+        folders = ((folder, names) for folder, _, names in os.walk(self.root) if ".nightschool" not in folder)
+        return sorted(f"{folder}/{name}".removeprefix(root) for folder, names in folders for name in names)
 
     def _path(self) -> str:
         return f"{self.dice.choice(FOLDERS)}f{self.dice.randrange(12)}{self.dice.choice(SUFFIXES)}"
@@ -179,18 +189,15 @@ class Machine:
         for path, content in self.dice.choice(self.snapshots).items():
             (self.root / path).parent.mkdir(parents=True, exist_ok=True)
             (self.root / path).write_bytes(content)
-        self.index._read(None)
         return None
 
-    def _lose(self) -> None:
+    def _lose(self) -> list[str]:
         """A save whose event never comes: what is returned must be right all the same."""
         self._save()
-        self.lost = True
+        return []
 
     def _overflow(self) -> None:
         """The watcher says that events were lost: everything is looked at."""
-        self.index._read(None)
-        self.lost = False
 
     def _reopen(self) -> None:
         self.stack.close()
@@ -212,15 +219,20 @@ class Machine:
     def judge_all(self) -> None:
         """After everything has settled the index must be what a full rebuild would be."""
         self.index.update()
-        parts = self.index._parts
-        chunks = {chunk.id: chunk for chunk in parts.catalogue.every_chunk()}
-        sources = [one for one in source_files(self.workspace, IndexerSettings()) if isinstance(one, SourceFile)]
-        wanted = {chunk.id: chunk for source in sources for chunk in describe(source).chunks}
-        assert chunks == wanted, "the catalogue is not what a rebuild makes"
-        assert parts.lexical.count() == len(wanted), "the lexical index is not what a rebuild makes"
-        if parts.store is not None:
-            rows = {id: (c.text, c.path, c.start_line, c.end_line) for id, c in wanted.items()}
-            assert parts.store.rows() == rows, "the store is not what a rebuild makes"
+        judge(self.index, self.workspace)
+
+
+def judge(index: Index, workspace: Workspace) -> None:
+    """Raises `AssertionError` where an index that is up to date is not what a full rebuild would be."""
+    parts = index._parts
+    chunks = {chunk.id: chunk for chunk in parts.catalogue.every_chunk()}
+    sources = [one for one in source_files(workspace, IndexerSettings()) if isinstance(one, SourceFile)]
+    wanted = {chunk.id: chunk for source in sources for chunk in describe(source).chunks}
+    assert chunks == wanted, "the catalogue is not what a rebuild makes"
+    assert parts.lexical.count() == len(wanted), "the lexical index is not what a rebuild makes"
+    if parts.store is not None:
+        rows = {id: (c.text, c.path, c.start_line, c.end_line) for id, c in wanted.items()}
+        assert parts.store.rows() == rows, "the store is not what a rebuild makes"
 
 
 def run(root: Path, operations: int, seed: int, judge_every: int = 1_000) -> Machine:
@@ -228,14 +240,16 @@ def run(root: Path, operations: int, seed: int, judge_every: int = 1_000) -> Mac
     machine = Machine(root, seed)
     started = time.monotonic()
     try:
-        for number in range(1, operations + 1):
-            machine.step()
-            if number % judge_every == 0 or number == operations:
+        number, judged = 0, 0
+        while number < operations:
+            number += machine.round(operations - number)
+            assert not machine.stale, machine.stale
+            if number - judged >= judge_every or number == operations:
+                judged = number
                 machine.judge_all()
                 rate = number / (time.monotonic() - started)
                 said = f"{number} operations, {machine.passages} passages, {len(machine.stale)} stale, {rate:.0f}/s"
                 print(said, file=sys.stderr)
-            assert not machine.stale, machine.stale
     finally:
         machine.close()
     return machine

@@ -94,14 +94,12 @@ def _bare_loop(model: Any, tokenizer: Any, rows: Sequence[Row], preset: Preset) 
 
 def _our_run(model: Any, tokenizer: Any, rows: Sequence[Row], preset: Preset) -> float:
     from trainer.plan import Plan
-    from trainer.sft import Limits, train
+    from trainer.sft import Course, Limits, train
 
     plan = Plan(tuple(rows), (1.0,), len(rows), 0, 0, 0)
     with TemporaryDirectory() as folder:
-        limits = Limits(3600, 0)
-        done = train(
-            model, tokenizer, plan, preset, limits, Path(folder), 1, ROWS_PER_STEP, 3600, lambda _: None
-        )  # fmt: skip
+        course = Course(Path(folder), preset, Limits(3600, 0), 1, ROWS_PER_STEP, 3600)
+        done = train(model, tokenizer, plan, course, lambda _: None)
     return done.seconds
 
 

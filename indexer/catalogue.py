@@ -135,6 +135,15 @@ class Catalogue:
         )
         return [str(row[0]) for row in rows]
 
+    def paths_named(self, name: str, limit: int) -> list[str]:
+        """Indexed paths that are `name` or end in `/name`, those nearest to the root first."""
+        escaped = name.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_")
+        rows = self._fetch(
+            "SELECT path FROM files WHERE path = ? OR path LIKE ? ESCAPE '\\' ORDER BY length(path), path LIMIT ?",
+            (name, f"%/{escaped}", limit),
+        )
+        return [str(row[0]) for row in rows]
+
     # What changes
 
     def put_files(self, changes: Iterable[FileChange], gone: Iterable[str] = ()) -> None:

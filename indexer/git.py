@@ -34,3 +34,8 @@ def ignored_by(root: Path, path: str) -> str | None:
     """`file:line:pattern` of the rule by which git ignores `path`; None when it does not."""
     said = run_git(root, "check-ignore", "-v", "--", path)
     return said.split("\t")[0] if said else None
+
+
+def day_of_last_change(root: Path, path: str) -> str:
+    """The day (ISO) of the last commit that changed `path`; "" without git or before its first commit."""
+    return (run_git(root, "log", "-1", "--format=%cs", "--", path) or "").strip()

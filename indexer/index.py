@@ -18,6 +18,7 @@ from indexer.git import count_dirty_files, head_commit
 from indexer.lexical import LexicalDamaged
 from indexer.lines import cut_lines
 from indexer.lock import IndexUnavailable, own_folder
+from indexer.named import find_named, is_known
 from indexer.opening import (
     close_parts,
     index_folder,
@@ -177,8 +178,8 @@ class Index:
     def search(self, query: str, k: int = 10, overlays: Mapping[str, str] | None = None) -> list[Passage]:
         """The `k` best passages, verified. While an index that is being watched loads its embedder: by words only.
 
-        A query in double quotes is looked for as it stands, one in slashes as a regular expression (Rust's and
-        Python's common ground); then the passages are those around the first matches, in the order of paths.
+        A query in double quotes is looked for as it stands, one in slashes as a regular expression (raises `BadPattern`
+        when it is none); then the passages are those around the first match in each file, in the order of paths.
         """
         with translated_errors(self._parts.workspace):
             if exact := parse_exact(query):
@@ -241,6 +242,24 @@ class Index:
         """Is `name` defined in the tree? The last component of a dotted name is enough."""
         with translated_errors(self._parts.workspace):
             return self._parts.catalogue.has_symbol(name)
+
+    def find_named(self, text: str, overlays: Mapping[str, str] | None = None) -> list[Passage]:
+        """The passages of the files and symbols that `text` names outright, verified: a few of each."""
+        with translated_errors(self._parts.workspace):
+            return find_named(text, self._parts, overlays or {})
+
+    def knows(self, name: str) -> bool:
+        """Does this name of a file, symbol or option stand anywhere in the index?"""
+        with translated_errors(self._parts.workspace):
+            return is_known(name, self._parts)
+
+    def read(self, path: str) -> str | None:
+        """What the indexed file at `path` says now, secrets masked; None for a file that is not in the index."""
+        with translated_errors(self._parts.workspace):
+            if self._parts.catalogue.file_hash(path) is None:
+                return None
+        current = CurrentTexts(self._parts, {})
+        return current.masked(path) if current.source(path) else None
 
     def explain(self, path: str) -> str:
         """One line: why the file at `path` is, or is not, in the index."""

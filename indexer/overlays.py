@@ -22,13 +22,14 @@ def overlay_candidates(
     query: Query, overlays: Mapping[str, str], parts: Parts, cosine: Mapping[str, float]
 ) -> list[Candidate]:
     """The chunks of the buffers that have a word of the query, or that the dense search found unchanged."""
-    chunks = [chunk for path, text in overlays.items() for chunk in _chunk_overlay(path, text)]
+    chunks = [chunk for path, text in overlays.items() for chunk in chunk_overlay(path, text)]
     scores = [bm25(query.tokens, chunk, parts.lexical) for chunk in chunks]
     scored = [Candidate(chunk, score, cosine.get(chunk.id, 0.0)) for chunk, score in zip(chunks, scores, strict=True)]
     return [candidate for candidate in scored if candidate.bm25 or candidate.cosine]
 
 
-def _chunk_overlay(path: str, text: str) -> list[Chunk]:
+def chunk_overlay(path: str, text: str) -> list[Chunk]:
+    """The chunks of an open buffer, secrets masked; none when a file like it would not be indexed."""
     if not hasattr(judge_content(path, text.encode("utf-8", "replace")), "text"):
         return []
     return chunk_text(path, mask_secrets(text).text, language_of(path, text[:100]))

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import re
 from functools import lru_cache
+from itertools import pairwise
 
 _WORD = re.compile(r"[^\W\d_][\w$]*|\d+", re.UNICODE)
-_PART = re.compile(r"[A-Z]+(?=[A-Z][a-z])|[A-Z]?[a-z]+|[A-Z]+|\d+|[^\W\d_A-Za-z]+")
+_PART = re.compile(r"[A-Z]+(?=[A-Z][a-z])|[A-Z]?[^\W\d_A-Z]+|[A-Z]+|\d+")
 _MAX_TOKEN_CHARS = 80
 STOPWORDS = frozenset(
     (
@@ -29,15 +30,22 @@ def word_tokens(word: str) -> tuple[str, ...]:
     parts = [part.lower() for part in _PART.findall(word)]
     if len(parts) <= 1:
         return (stem(word.lower()[:_MAX_TOKEN_CHARS]),)
-    whole = word.replace("_", "").replace("$", "").lower()[:_MAX_TOKEN_CHARS]
-    return (whole, *(stem(part) for part in parts if len(part) > 1 or part.isdigit()))
+    return (_whole(word), *(stem(part) for part in parts if len(part) > 1 or part.isdigit()))
+
+
+def _whole(word: str) -> str:
+    return word.replace("_", "").replace("$", "").lower()[:_MAX_TOKEN_CHARS]
 
 
 def query_tokens(text: str) -> list[str]:
-    """The tokens of a question, each once, without the words that every question has (unless it has no others)."""
+    """The tokens of a question, each once, without the words that every question has (unless it has no others).
+
+    Neighbours count as one word too: "type handler" asks for `TypeHandler` and `type_handler` as well.
+    """
     words = _WORD.findall(text)
     kept = [word for word in words if word.lower() not in STOPWORDS] or words
-    return list(dict.fromkeys(token for word in kept for token in word_tokens(word)))
+    joined = [_whole(one + two) for one, two in pairwise(kept)]
+    return list(dict.fromkeys([*(token for word in kept for token in word_tokens(word)), *joined]))
 
 
 _SUFFIXES = (

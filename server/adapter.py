@@ -206,12 +206,13 @@ def rollback(adapters: Path) -> Adapter | None:
     return None
 
 
-def prune(adapters: Path, keep: int) -> list[str]:
-    """Delete all but the newest `keep` adapters; never the one in service nor the one before it. Says which went."""
+def prune(adapters: Path, keep: int, *, dry_run: bool = False) -> list[str]:
+    """Delete all but the newest `keep` adapters; never the one in service nor the one before it. Says which went, or
+    would go."""
     pointer = _read_pointer(adapters)
     kept = {pointer["version"], *pointer["previous"][:1]}
     old = [adapter for adapter in list_adapters(adapters)[keep:] if adapter.version not in kept]
-    for adapter in old:
+    for adapter in old if not dry_run else ():
         shutil.rmtree(adapter.folder)
     return [adapter.version for adapter in old]
 

@@ -63,6 +63,49 @@ def adapters_rollback(workspace: WorkspaceOption = None) -> None:
     print(f"in service: {adapter.version if adapter else 'the base model'}")
 
 
+@adapters_app.command("diff")
+def adapters_diff(one: str, other: str, workspace: WorkspaceOption = None, as_json: JsonOption = False) -> None:
+    """What two adapters differ in: base model, data, hyper-parameters, losses.
+
+    Example: `nightschool adapters diff 2026-11-23-0230-59af43a 2026-11-24-0230-2151025`
+    """
+    from server.adapter import find_adapter
+    from server.adapter_diff import differences
+    from server.console import print_table
+
+    adapters = find_workspace(workspace).adapters
+    rows = differences(find_adapter(adapters, one).manifest, find_adapter(adapters, other).manifest)
+    if as_json:
+        print(json.dumps([{"field": row.field, "one": row.one, "other": row.other} for row in rows]))
+        return
+    print_table(f"{len(rows)} differences", ["", one, other], [[r.field, show(r.one), show(r.other)] for r in rows])
+
+
+@adapters_app.command("prune")
+def adapters_prune(
+    keep: Annotated[int, typer.Option(min=1, help="The newest to keep.")] = 7,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say which would go.")] = False,
+    workspace: WorkspaceOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Delete old adapters; never the one in service nor the one before it.
+
+    Example: `nightschool adapters prune --keep 3 --dry-run`
+    """
+    from server.adapter import prune
+
+    gone = prune(find_workspace(workspace).adapters, keep, dry_run=dry_run)
+    if as_json:
+        print(json.dumps({"deleted" if not dry_run else "would_delete": gone}))
+        return
+    print("\n".join(f"{'would delete' if dry_run else 'deleted'} {version}" for version in gone) or "nothing to delete")
+
+
+def show(value: object) -> str:
+    """A manifest's value for people; "-" where there is none."""
+    return "-" if value is None else f"{value:g}" if isinstance(value, float) else str(value)
+
+
 def _row(adapter: Adapter, in_service: str | None) -> list[str]:
     losses = adapter.manifest.losses
     mark = "*" if adapter.version == in_service else ""

@@ -13,7 +13,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from indexer.workspace import Workspace, write_atomically
 from server.client import TOKEN_FILE
 
-# Everything not named here asks for the token.
+# Everything not named here (and in server.ui, for its files) asks for the token.
 PUBLIC_PATHS = frozenset({"/healthz"})
 LOOPBACK_NAMES = frozenset({"127.0.0.1", "localhost", "::1"})
 
@@ -35,8 +35,9 @@ def read_or_make_token(workspace: Workspace) -> str:
 class Gate:
     """ASGI middleware in front of every route. It answers in OpenAI's error shape, which all our clients read."""
 
-    def __init__(self, app: ASGIApp, token: str, body_bytes: int) -> None:
+    def __init__(self, app: ASGIApp, token: str, body_bytes: int, public: frozenset[str] = PUBLIC_PATHS) -> None:
         self._app = app
+        self._public = public
         self._token = token.encode()
         self._body_bytes = body_bytes
 
@@ -59,7 +60,7 @@ class Gate:
             return 421, "bad_host", "this server answers to 127.0.0.1 and localhost only"
         if (origin := headers.get(b"origin")) is not None and not self._is_ours(origin, headers[b"host"]):
             return 403, "bad_origin", "this server answers no page but its own"
-        if path not in PUBLIC_PATHS and not self._is_authorised(headers.get(b"authorization", b"")):
+        if path not in self._public and not self._is_authorised(headers.get(b"authorization", b"")):
             return 401, "invalid_api_key", "send `Authorization: Bearer TOKEN` with the token in .nightschool/token"
         if _length(headers) > self._body_bytes:
             return 413, "too_large", f"the body is longer than {self._body_bytes} bytes"

@@ -8,18 +8,22 @@ import threading
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import ExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field
+from pathlib import Path
 
+from indexer.git import day_of_last_change
 from indexer.index import Index, IndexState, IndexUnavailable, Progress, UpdateReport, open_index
 from indexer.search import Passage
 from indexer.settings import IndexerSettings
 from indexer.workspace import Workspace
-from server.assist import Doors
-from server.base_model import resolve_base_model
+from server.base_model import BaseModel, resolve_base_model
+from server.doors import Doors
 from server.engine import end_stale_engines
 from server.serving import Serving
 from server.settings import ServerSettings
 
 log = logging.getLogger(__name__)
+# Below it a model's words are more often wrong than the quoted code: benchmarks/answers.md.
+TRUSTED_FROM = 1_000_000_000  # parameters
 
 
 @dataclass(slots=True)
@@ -77,7 +81,7 @@ async def open_backend(workspace: Workspace, tell: Callable[[str], None]) -> Asy
         keeper, serving = IndexKeeper(index), Serving(workspace, settings, base_model)
         tasks = [asyncio.create_task(_keep_index(keeper)), asyncio.create_task(serving.run())]
         try:
-            yield Backend(workspace, settings, keeper, serving, _doors(index, serving))
+            yield Backend(workspace, settings, keeper, serving, _doors(index, serving, settings, workspace.root))
         finally:
             for task in tasks:
                 task.cancel()
@@ -100,7 +104,7 @@ async def _keep_index(keeper: IndexKeeper) -> None:
         await asyncio.Event().wait()
 
 
-def _doors(index: Index, serving: Serving) -> Doors:
+def _doors(index: Index, serving: Serving, settings: ServerSettings, root: Path) -> Doors:
     async def search(query: str, k: int, overlays: Mapping[str, str]) -> Sequence[Passage]:
         return await asyncio.to_thread(index.search, query, k, overlays)
 
@@ -110,4 +114,18 @@ def _doors(index: Index, serving: Serving) -> Doors:
     def still_there(passage: Passage) -> bool:
         return index.is_current(passage.path, passage.start_line, passage.end_line, passage.sha256)
 
-    return Doors(search, still_there, freshness, serving.borrow)
+    async def find_named(text: str, overlays: Mapping[str, str]) -> Sequence[Passage]:
+        return await asyncio.to_thread(index.find_named, text, overlays)
+
+    async def last_changed(path: str) -> str:
+        return await asyncio.to_thread(day_of_last_change, root, path)
+
+    return Doors(
+        search, still_there, freshness, serving.borrow, find_named, index.knows, last_changed,
+        code_first=is_code_first(settings, serving.base_model), min_groundedness=settings.min_groundedness,
+    )  # fmt: skip
+
+
+def is_code_first(settings: ServerSettings, base_model: BaseModel) -> bool:
+    """Whether the quoted code comes before the model's words: as set, or for models too small to be trusted."""
+    return settings.code_first == "always" or (settings.code_first == "auto" and base_model.parameters < TRUSTED_FROM)

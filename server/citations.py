@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from indexer.search import Passage
@@ -32,11 +32,17 @@ class Citation:
 
 def remove_unknown_markers(answer: str, passages: int) -> str:
     """`answer` without the markers `[n]` that refer to none of the passages 1 to `passages`."""
+    return renumber(answer, {n: n for n in range(1, passages + 1)})
 
-    def keep(match: re.Match[str]) -> str:
-        return match[0] if 1 <= int(match[1]) <= passages else ""
 
-    return _MARKER.sub(keep, answer)
+def renumber(answer: str, numbers: Mapping[int, int]) -> str:
+    """`answer` with each marker `[n]` as `[numbers[n]]`, and without those that `numbers` does not have."""
+
+    def put(match: re.Match[str]) -> str:
+        number = numbers.get(int(match[1]))
+        return "" if number is None else f"{match[0][: -len(match[1]) - 2]}[{number}]"
+
+    return _MARKER.sub(put, answer)
 
 
 def cited(answer: str, passages: Sequence[Passage]) -> list[int]:

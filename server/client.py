@@ -17,6 +17,7 @@ from contextlib import aclosing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
+from urllib.parse import quote
 
 import httpx
 import psutil
@@ -43,7 +44,7 @@ class Event:
 class Backend:
     """A running backend of one workspace. An async context manager; every call raises `BackendUnavailable`."""
 
-    def __init__(self, url: str, token: str, pid: int) -> None:
+    def __init__(self, url: str, token: str, pid: int, transport: httpx.AsyncBaseTransport | None = None) -> None:
         self.url = url
         self.pid = pid
         self._http = httpx.AsyncClient(
@@ -51,6 +52,7 @@ class Backend:
             headers={"Authorization": f"Bearer {token}"},
             # An answer may wait for an engine that takes two minutes to start; connecting never takes long on loopback.
             timeout=httpx.Timeout(600, connect=5),
+            transport=transport,
             trust_env=False,  # a proxy variable must not send questions about private code elsewhere
         )
 
@@ -113,6 +115,11 @@ def _refusal(response: httpx.Response) -> str:
         return str(error["message"] if isinstance(error, dict) and "message" in error else error)
     except (json.JSONDecodeError, AttributeError):
         return f"the backend answered {response.status_code}"
+
+
+def page_address(workspace: Workspace, url: str) -> str:
+    """Where the web page of the backend at `url` opens, with the token: for its user's eyes only, never for a log."""
+    return f"{url}/ui#token={quote((workspace.state / TOKEN_FILE).read_text().strip())}"
 
 
 def read_backend(workspace: Workspace) -> Backend | None:

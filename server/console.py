@@ -107,7 +107,9 @@ def freshness_line(answer: Json) -> str:
     dirty = f", {fresh['dirty_files']} changed file(s)" if fresh["dirty_files"] else ""
     behind = f"{fresh['seconds_behind']:.1f} s behind" if fresh["waiting_files"] else "current"
     model = f"{answer['base_model'] or 'no model'} + adapter {answer['adapter'] or 'none'}"
-    return f"index at {commit}{dirty}, {behind} | {model} | {answer['timings_ms'].get('total', 0) / 1000:.1f} s"
+    grounded = f"grounded {answer['groundedness']:.2f}" if answer.get("groundedness") is not None else "not measured"
+    seconds = answer["timings_ms"].get("total", 0) / 1000
+    return f"index at {commit}{dirty}, {behind} | {model} | {grounded} | {seconds:.1f} s"
 
 
 def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:

@@ -19,6 +19,7 @@ from typing import IO, cast
 
 import psutil
 
+from indexer.gpu import has_gpu
 from indexer.workspace import write_atomically
 from server.base_model import BaseModel
 from server.generation import Engine, GenerationError, token_counter
@@ -184,7 +185,7 @@ def _environment(key: str, settings: ServerSettings) -> dict[str, str]:
         "VLLM_CPU_OMP_THREADS_BIND": "nobind",
         "OMP_NUM_THREADS": str(len(os.sched_getaffinity(0))),
     }
-    return {**os.environ, **private, **({} if _has_gpu() else on_cpu)}
+    return {**os.environ, **private, **({} if has_gpu() else on_cpu)}
 
 
 def dtype() -> str:
@@ -193,14 +194,10 @@ def dtype() -> str:
     On a processor without bfloat16 instructions vLLM reads a prompt at 31 tokens/s in bfloat16 and at 104 in float32;
     it writes at the same speed in both (SmolLM2-135M, two busy AVX2 cores).
     """
-    if _has_gpu():
+    if has_gpu():
         return "bfloat16"
     flags = Path("/proc/cpuinfo").read_text().split()
     return "bfloat16" if {"avx512_bf16", "amx_bf16", "bf16"} & set(flags) else "float32"
-
-
-def _has_gpu() -> bool:
-    return Path("/proc/driver/nvidia/version").exists()
 
 
 async def _is_listening(engine: Engine) -> bool:

@@ -22,13 +22,17 @@ class GenerationError(Exception):
 @dataclass(frozen=True, slots=True)
 class Sampling:
     """How to write a completion. `max_tokens` bounds its length; `temperature` 0 takes the likeliest token; with a
-    JSON `schema` only such JSON is written."""
+    JSON `schema` only such JSON is written.
+
+    `repetition_penalty` above 1 makes what was read or written already less likely (Keskar et al. 2019); vLLM knows it.
+    """
 
     max_tokens: int = 384
     temperature: float = 0.0
     top_p: float = 1.0
     stop: tuple[str, ...] = ()
     seed: int | None = None
+    repetition_penalty: float = 1.0
     schema: Mapping[str, Any] | None = None
 
 
@@ -150,6 +154,8 @@ class Engine:
             body["stop"] = list(sampling.stop)
         if sampling.seed is not None:
             body["seed"] = sampling.seed
+        if sampling.repetition_penalty != 1.0:  # not of OpenAI's API: other engines may refuse it
+            body["repetition_penalty"] = sampling.repetition_penalty
         return body
 
 

@@ -6,8 +6,9 @@ import asyncio
 import json
 import time
 from collections.abc import AsyncGenerator, Mapping
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from dataclasses import asdict
+from functools import partial
 from typing import Annotated, Any
 
 from fastapi import FastAPI, Query, Request
@@ -19,23 +20,35 @@ from starlette.exceptions import HTTPException
 
 from indexer.index import IndexUnavailable
 from server.adapter import AdapterError, UnknownAdapter, list_adapters, promote, rollback
-from server.assist import AnswerEvent, Done, Notice, Text, Wish, answer
-from server.auth import Gate
+from server.answering import RETRY_AFTER_S, Answers, Queue, TooManyQuestions, named_events
+from server.assist import AnswerEvent, Done, Wish
+from server.auth import PUBLIC_PATHS, Gate
 from server.backend import Backend
+from server.client import BackendUnavailable, Event
 from server.engine import EngineError
+from server.feedback import Feedback, FeedbackError, UnknownAnswer
+from server.feedback_api import FeedbackBody
 from server.fim_api import CompletionRequest, read_completion, text_completion_json
-from server.generation import GenerationError, Sampling
+from server.generation import Finish, GenerationError, Sampling
+from server.leaving import ClientLeft, unless_left
+from server.logs import RequestLog
+from server.mcp import Doors as McpDoors
+from server.mcp import McpSessions, own_client
+from server.metrics import CONTENT_TYPE, Metrics
 from server.openai_api import (
+    CHAT_ID_PREFIX,
     MODEL_IN_SERVICE,
     ChatRequest,
     RequestRefused,
     completion_json,
     completion_stream,
     error_json,
+    new_id,
     read_chat,
 )
 from server.prompt import Question, Turn
-from server.shapes import Json, done_json, search_json
+from server.shapes import Json, code_json, done_json, search_json
+from server.ui import UI_PATHS, add_ui_routes
 
 
 class AskTurn(BaseModel):
@@ -58,41 +71,30 @@ class AskBody(BaseModel):
     overlays: dict[str, str] = Field(default_factory=dict, max_length=50, description="other unsaved files: path, text")
     adapter: str | None = Field(None, description='a kept version, "none" for the bare base model')
     max_tokens: int | None = Field(None, ge=1, description="longest answer; tokens")
+    explain: bool = Field(False, description="add the whole prompt, what the model wrote, scores and groundedness")
 
 
 def make_app(backend: Backend, token: str) -> FastAPI:
     """The whole HTTP application over an open backend."""
     # No /docs: FastAPI's page loads its scripts from outside the machine.
-    app = FastAPI(title="nightschool", docs_url=None, redoc_url=None)
-    app.add_middleware(Gate, token=token, body_bytes=backend.settings.body_bytes)
+    sessions = McpSessions()
+    app = FastAPI(title="nightschool", docs_url=None, redoc_url=None, lifespan=sessions.lifespan)
+    metrics, public = Metrics(), PUBLIC_PATHS | UI_PATHS
+    app.add_middleware(Gate, token=token, body_bytes=backend.settings.body_bytes, public=public)
+    app.add_middleware(RequestLog, note=metrics.note_request)
     _add_errors(app)
-    _add_state_routes(app, backend)
-    app.state.queue = _Queue(backend.settings.queue)
-    _add_answer_routes(app, backend, app.state.queue)
+    _add_state_routes(app, backend, metrics)
+    app.state.queue = Queue(backend.settings.queue)
+    answers = Answers(backend, app.state.queue, metrics, Feedback(backend.workspace))
+    _add_answer_routes(app, backend, answers)
     _add_adapter_routes(app, backend)
+    doors = McpDoors(own_client(app, token).get, partial(_ask_here, answers))
+    app.router.routes += sessions.routes(doors, backend.settings.body_bytes)
+    add_ui_routes(app, backend)
     return app
 
 
-class _Queue:
-    """How many questions are in work or waiting; the one too many is told to come back."""
-
-    def __init__(self, most: int) -> None:
-        self._most = most
-        self._held = 0
-
-    async def held(self, events: AsyncGenerator[AnswerEvent]) -> AsyncGenerator[AnswerEvent]:
-        """`events`, counted while they run. Raises `HTTPException` 429 before the first when there are too many."""
-        if self._held >= self._most:
-            raise HTTPException(429, f"{self._most} questions are waiting already", {"Retry-After": "5"})
-        self._held += 1
-        try:
-            async for event in events:
-                yield event
-        finally:
-            self._held -= 1
-
-
-def _add_state_routes(app: FastAPI, backend: Backend) -> None:
+def _add_state_routes(app: FastAPI, backend: Backend, metrics: Metrics) -> None:
     @app.get("/healthz", summary="Alive")
     async def healthz() -> Json:
         return {"ok": True}
@@ -110,6 +112,7 @@ def _add_state_routes(app: FastAPI, backend: Backend) -> None:
         body |= {"adapter": backend.serving.adapter, "base_model": backend.serving.base_model.name}
         body["index"] = {"reason": backend.keeper.reason}
         body["accepts"] = ["overlays"]
+        body["feedback"] = backend.settings.feedback
         body["fim"] = backend.serving.base_model.fim is not None
         return JSONResponse(body, 503 if missing else 200)
 
@@ -123,7 +126,30 @@ def _add_state_routes(app: FastAPI, backend: Backend) -> None:
     ) -> Json:
         started = time.perf_counter()
         passages = await backend.doors.search(q, k, {})
-        return search_json(q, (time.perf_counter() - started) * 1000, passages)
+        seconds = time.perf_counter() - started
+        metrics.note_search(seconds)
+        return search_json(q, seconds * 1000, passages)
+
+    @app.get("/code", summary="Lines of an indexed file as it is now, secrets masked")
+    async def code(
+        path: Annotated[str, Query(min_length=1, max_length=4096)],
+        start_line: Annotated[int, Query(ge=1)] = 1,
+        end_line: Annotated[int | None, Query(ge=1, description="inclusive; default: the last line")] = None,
+    ) -> Json:
+        text = await asyncio.to_thread(backend.keeper.index.read, path)
+        if text is None:
+            raise HTTPException(404, f"{path} is not in the index; /index/explain?path= says why")
+        return code_json(path, text, start_line, end_line)
+
+    @app.get("/metrics", summary="For Prometheus")
+    async def tell_metrics() -> Response:
+        metrics.note_limit(backend.settings.queue)
+        serving = backend.serving
+        metrics.note_engine(serving.state.name, serving.adapter, serving.base_model.name)
+        with suppress(IndexUnavailable):  # what it said last stands; /readyz says why
+            metrics.note_index(await backend.doors.freshness())
+        await asyncio.to_thread(metrics.note_nights, backend.workspace.state / "nights")
+        return Response(metrics.render(), media_type=CONTENT_TYPE)
 
     @app.post("/index", summary="Bring the index up to the working tree now")
     async def index() -> Json:
@@ -134,29 +160,45 @@ def _add_state_routes(app: FastAPI, backend: Backend) -> None:
         return {"path": path, "why": await asyncio.to_thread(backend.keeper.index.explain, path)}
 
 
-def _add_answer_routes(app: FastAPI, backend: Backend, queue: _Queue) -> None:
+def _add_answer_routes(app: FastAPI, backend: Backend, answers: Answers) -> None:
+    @app.post("/feedback", status_code=204, summary="What became of an answer: kept or not, edited")
+    async def note_feedback(body: FeedbackBody) -> None:
+        if not backend.settings.feedback:
+            raise HTTPException(403, "nothing is written down here: set [server] feedback = true, then ask again")
+        answer_id = body.id.removeprefix(CHAT_ID_PREFIX)
+        await asyncio.to_thread(answers.feedback.note_verdict, answer_id, body.kept, body.edited)
+
     @app.post("/ask", summary="A grounded answer, as JSON or as server-sent events")
     async def ask(body: AskBody, request: Request) -> Response:
-        events = queue.held(answer(*_read_ask(body, backend), backend.doors))
+        question, wish = _read_ask(body, backend)
+        answer_id = new_id()
+        events = answers.begin(question, wish, answer_id, "ask")
         if "text/event-stream" in request.headers.get("accept", ""):
-            return await _streaming(events, _ask_events)
-        return JSONResponse(done_json(await _last(events)))
+            return await _streaming(request, events, lambda events: _ask_stream(events, answer_id))
+        return JSONResponse({"id": answer_id, **done_json(await unless_left(request, _last(events)))})
 
     @app.post("/v1/chat/completions", summary="OpenAI's chat completions, with retrieval inside")
-    async def chat(body: ChatRequest) -> Response:
+    async def chat(body: ChatRequest, request: Request) -> Response:
         question, wish = read_chat(body, backend.serving.base_model.name, backend.settings)
-        events = queue.held(answer(question, wish, backend.doors))
+        answer_id = new_id()
+        events = answers.begin(question, wish, answer_id, "chat")
         if body.stream:
             usage = body.stream_options is not None and body.stream_options.include_usage
-            return await _streaming(events, lambda events: completion_stream(events, body.model, usage))
-        return JSONResponse(completion_json(await _last(events), body.model))
+            shape = partial(completion_stream, answer_id=answer_id, model=body.model, usage=usage)
+            return await _streaming(request, events, shape)
+        return JSONResponse(completion_json(await unless_left(request, _last(events)), answer_id, body.model))
 
     @app.post("/v1/completions", summary="Fill in the middle, for editors")
-    async def completions(body: CompletionRequest) -> Json:
+    async def completions(body: CompletionRequest, request: Request) -> Json:
         prompt, sampling = read_completion(body, backend.serving.base_model, backend.settings)
-        async with backend.serving.borrow() as engine:
-            pieces = [piece async for piece in engine.complete(prompt, sampling)]
-        return text_completion_json(pieces, body.model)
+
+        async def complete() -> list[str | Finish]:
+            async with backend.serving.borrow() as engine, aclosing(engine.complete(prompt, sampling)) as pieces:
+                return [piece async for piece in pieces]
+
+        whole = text_completion_json(await unless_left(request, complete()), body.model)
+        answers.metrics.note_tokens(whole["usage"]["prompt_tokens"], whole["usage"]["completion_tokens"])
+        return whole
 
     @app.get("/v1/models", summary="The adapter in service, the kept versions, the base model")
     async def models() -> Json:
@@ -197,26 +239,30 @@ def _read_ask(body: AskBody, backend: Backend) -> tuple[Question, Wish]:
     question = Question(body.question, body.path, body.buffer, body.selection, turns, overlays=overlays)
     passages = settings.passages if body.k is None else body.k
     sampling = Sampling(body.max_tokens or settings.max_tokens, settings.temperature)
-    return question, Wish(body.retrieval, passages, body.adapter, sampling)
+    return question, Wish(body.retrieval, passages, body.adapter, sampling, explain=body.explain)
 
 
-async def _ask_events(events: AsyncGenerator[AnswerEvent]) -> AsyncGenerator[bytes]:
+async def _ask_here(answers: Answers, body: Json) -> AsyncGenerator[Event]:
+    """`/ask` for what stands in this process."""
+    question, wish = _read_ask(AskBody.model_validate(body), answers.backend)
+    answer_id = new_id()
     try:
-        async for event in events:
-            match event:
-                case Notice(text):
-                    yield _sse("notice", {"text": text})
-                case Text(delta):
-                    yield _sse("text", {"delta": delta})
-                case Done() as done:
-                    yield _sse("done", done_json(done))
-    except (GenerationError, ValueError) as error:
-        yield _sse("error", {"message": str(error)})
+        async with aclosing(named_events(answers.begin(question, wish, answer_id, "mcp"), answer_id)) as events:
+            async for event in events:
+                yield event
+    except TooManyQuestions as error:
+        raise BackendUnavailable(str(error)) from error
 
 
-async def _streaming(events: AsyncGenerator[AnswerEvent], shape: Any) -> StreamingResponse:
+async def _ask_stream(events: AsyncGenerator[AnswerEvent], answer_id: str) -> AsyncGenerator[bytes]:
+    async with aclosing(named_events(events, answer_id)) as named:
+        async for event in named:
+            yield _sse(event.name, event.data)
+
+
+async def _streaming(request: Request, events: AsyncGenerator[AnswerEvent], shape: Any) -> StreamingResponse:
     """A stream whose first event has come: what fails before it is an error status, not a broken stream."""
-    first = await anext(aiter(events))
+    first = await unless_left(request, _first(events))
 
     async def all_events() -> AsyncGenerator[AnswerEvent]:
         # Closed from outside when the reader leaves, which must stop the engine's work at once.
@@ -233,10 +279,15 @@ async def _streaming(events: AsyncGenerator[AnswerEvent], shape: Any) -> Streami
     return StreamingResponse(lines(), media_type="text/event-stream", headers={"Cache-Control": "no-store"})
 
 
+async def _first(events: AsyncGenerator[AnswerEvent]) -> AnswerEvent:
+    return await anext(events)
+
+
 async def _last(events: AsyncGenerator[AnswerEvent]) -> Done:
     done: Done | None = None
-    async for event in events:
-        done = event if isinstance(event, Done) else done
+    async with aclosing(events):
+        async for event in events:
+            done = event if isinstance(event, Done) else done
     assert done is not None
     return done
 
@@ -266,9 +317,19 @@ def _add_errors(app: FastAPI) -> None:
     async def unknown(_: Request, error: UnknownAdapter) -> JSONResponse:
         return said(404, str(error), param="model", code="model_not_found")
 
+    @app.exception_handler(TooManyQuestions)
+    async def too_many(_: Request, error: TooManyQuestions) -> JSONResponse:
+        response = said(429, str(error), code="queue_full")
+        response.headers["Retry-After"] = str(RETRY_AFTER_S)
+        return response
+
     @app.exception_handler(AdapterError)
     async def bad_adapter(_: Request, error: AdapterError) -> JSONResponse:
         return said(409, str(error))
+
+    @app.exception_handler(UnknownAnswer)
+    async def unknown_answer(_: Request, error: UnknownAnswer) -> JSONResponse:
+        return said(404, str(error), param="id")
 
     @app.exception_handler(HTTPException)
     async def http_error(_: Request, error: HTTPException) -> JSONResponse:
@@ -280,7 +341,12 @@ def _add_errors(app: FastAPI) -> None:
     async def too_long(_: Request, error: ValueError) -> JSONResponse:
         return said(400, str(error))
 
+    @app.exception_handler(ClientLeft)
+    async def left(_: Request, error: ClientLeft) -> Response:
+        return Response(status_code=499)  # nginx's word for it; nobody reads this
+
     @app.exception_handler(EngineError)
+    @app.exception_handler(FeedbackError)
     @app.exception_handler(IndexUnavailable)
     @app.exception_handler(GenerationError)
     async def down(_: Request, error: Exception) -> JSONResponse:

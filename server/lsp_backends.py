@@ -73,7 +73,7 @@ class Link:
                 if begun or last_try or not gone:
                     raise
 
-    async def get(self, path: str, **params: str | int) -> Json:
+    async def get(self, path: str, /, **params: str | int) -> Json:
         """What a running backend says; none is started for it."""
         backend = await self.reach(start=False)
         try:

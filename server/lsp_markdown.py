@@ -11,7 +11,7 @@ import re
 from collections.abc import Mapping
 
 # Bidirectional controls, zero-width spaces and tag characters: what a reader cannot see. Joiners stay: emoji need them.
-_HIDDEN = re.compile("[\u200b\u200e\u200f\u202a-\u202e\u2060-\u2069\ufeff\U000e0000-\U000e007f]")
+HIDDEN = re.compile("[\u200b\u200e\u200f\u202a-\u202e\u2060-\u2069\ufeff\U000e0000-\U000e007f]")
 _LINE = re.compile(r"[^\r\n]*(?:\r\n|\r|\n)|[^\r\n]+\Z")
 _OPENS = re.compile(r"(`{3,}(?=[^`\r\n]*[\r\n]*\Z)|~{3,})")
 _RUN = re.compile(r"`+")
@@ -23,7 +23,7 @@ def safe_markdown(answer: str, links: Mapping[int, str]) -> str:
     fence = ""
     balanced = True
     safe = []
-    for line in _LINE.findall(_HIDDEN.sub("", answer)):
+    for line in _LINE.findall(HIDDEN.sub("", answer)):
         if fence:
             fence = "" if _closes(line, fence) else fence
             safe.append(line)

@@ -17,6 +17,7 @@ from server.settings import ServerSettings
 from server.shapes import Json, done_json
 
 MODEL_IN_SERVICE = "nightschool"
+CHAT_ID_PREFIX = "chatcmpl-"
 
 
 class RequestRefused(Exception):
@@ -57,6 +58,7 @@ class Extension(BaseModel):
     k: int | None = Field(None, ge=0, le=50)
     path: str | None = Field(None, max_length=4096)
     buffer: str | None = None
+    explain: bool = False
 
 
 class StreamOptions(BaseModel):
@@ -99,7 +101,8 @@ def read_chat(request: ChatRequest, base_model: str, settings: ServerSettings) -
     question = Question(text, extension.path, extension.buffer, conversation=turns, instructions=instructions)
     passages = settings.passages if extension.k is None else extension.k
     adapter = {MODEL_IN_SERVICE: None, base_model: "none"}.get(request.model, request.model)
-    return question, Wish(extension.retrieval, passages, adapter, _sampling(request, settings))
+    wish = Wish(extension.retrieval, passages, adapter, _sampling(request, settings), explain=extension.explain)
+    return question, wish
 
 
 def _sampling(request: ChatRequest, settings: ServerSettings) -> Sampling:
@@ -113,21 +116,28 @@ def _sampling(request: ChatRequest, settings: ServerSettings) -> Sampling:
     )
 
 
-def completion_json(done: Done, model: str) -> Json:
+def new_id() -> str:
+    """A random name for an answer, by which `/feedback` knows it."""
+    return secrets.token_hex(12)
+
+
+def completion_json(done: Done, answer_id: str, model: str) -> Json:
     """A whole chat completion."""
     message = {"role": "assistant", "content": done.answer, "refusal": None, "annotations": _annotations(done)}
     choice = {"index": 0, "message": message, "finish_reason": _reason(done), "logprobs": None}
     return {
-        **_head("chat.completion", model),
+        **_head("chat.completion", answer_id, model),
         "choices": [choice],
         "usage": _usage(done),
         "nightschool": _extension(done),
     }
 
 
-async def completion_stream(events: AsyncGenerator[AnswerEvent], model: str, usage: bool) -> AsyncGenerator[bytes]:
+async def completion_stream(
+    events: AsyncGenerator[AnswerEvent], answer_id: str, model: str, usage: bool
+) -> AsyncGenerator[bytes]:
     """The same as server-sent events. A failure in the middle is an error event, and then never `[DONE]`."""
-    head = _head("chat.completion.chunk", model)
+    head = _head("chat.completion.chunk", answer_id, model)
     yield _data({**head, "choices": [_delta({"role": "assistant", "content": ""})]})
     try:
         async for event in events:
@@ -150,8 +160,8 @@ def error_json(message: str, kind: str, param: str | None = None, code: str | No
     return {"error": {"message": message, "type": kind, "param": param, "code": code}}
 
 
-def _head(kind: str, model: str) -> Json:
-    return {"id": f"chatcmpl-{secrets.token_hex(12)}", "object": kind, "created": int(time.time()), "model": model}
+def _head(kind: str, answer_id: str, model: str) -> Json:
+    return {"id": f"{CHAT_ID_PREFIX}{answer_id}", "object": kind, "created": int(time.time()), "model": model}
 
 
 def _delta(delta: Json, reason: str | None = None) -> Json:
@@ -173,9 +183,8 @@ def _annotations(done: Done) -> list[Json]:
 
 
 def _extension(done: Done) -> Json:
-    kept = ("passages", "citations", "freshness", "adapter", "base_model", "notices", "timings_ms")
     whole = done_json(done)
-    return {name: whole[name] for name in kept}
+    return {name: value for name, value in whole.items() if name != "answer"}
 
 
 def _data(body: Json) -> bytes:

@@ -8,9 +8,10 @@ import logging
 import os
 import signal
 import socket
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import psutil
@@ -19,44 +20,69 @@ import uvicorn
 from indexer.workspace import Workspace, write_atomically
 from server.auth import LOOPBACK_NAMES, read_or_make_token
 from server.backend import Backend, open_backend
-from server.client import BACKEND_FILE, read_backend
-from server.console import say
+from server.client import BACKEND_FILE, page_address, read_backend
+from server.console import err, say
 from server.http import make_app
+from server.logs import configure_logging
 from server.settings import ServerSettings
 
 log = logging.getLogger(__name__)
+
+PORT_FILE = "port"
 
 
 class CannotServe(Exception):
     """The backend cannot start; the message says what to do."""
 
 
-def run_backend(workspace: Workspace) -> None:
-    """Serve `workspace` until SIGINT or SIGTERM. Raises `CannotServe` and what `open_backend` raises."""
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    for noisy in ("httpx", "chromadb", "sentence_transformers"):
-        logging.getLogger(noisy).setLevel(logging.WARNING)
+def run_backend(workspace: Workspace, beside: Callable[[], Awaitable[None]] | None = None) -> None:
+    """Serve `workspace` until SIGINT or SIGTERM; `beside` runs as long (what starts the nights), and is cancelled then.
+
+    Raises `CannotServe` and what `open_backend` raises.
+    """
     settings = ServerSettings.read(workspace)
+    configure_logging(settings.log_json)
     if settings.host not in LOOPBACK_NAMES:
         raise CannotServe(
             f"[server] host {settings.host} is not loopback: put a proxy with TLS in front of 127.0.0.1 instead"
         )
     if (running := read_backend(workspace)) is not None and running.pid != os.getpid():
         raise CannotServe(f"a backend of {workspace.root} runs already: {running.url} (pid {running.pid})")
-    asyncio.run(_serve(workspace, settings))
+    asyncio.run(_serve(workspace, settings, beside))
 
 
-async def _serve(workspace: Workspace, settings: ServerSettings) -> None:
+async def _serve(workspace: Workspace, settings: ServerSettings, beside: Callable[[], Awaitable[None]] | None) -> None:
     token = read_or_make_token(workspace)
-    with _listen(settings) as listener:
+    with open_listener(settings, workspace.state / PORT_FILE) as listener:
         async with open_backend(workspace, say) as backend:
-            server = _Server(uvicorn.Config(make_app(backend, token), log_level="warning", lifespan="off"))
+            server = _Server(uvicorn.Config(make_app(backend, token), log_level="warning", lifespan="on"))
             _announce(backend, listener)
             try:
-                await server.serve(sockets=[listener])
+                async with _running(beside):
+                    await server.serve(sockets=[listener])
             finally:
                 (workspace.state / BACKEND_FILE).unlink(missing_ok=True)
                 say("stopping")
+
+
+@asynccontextmanager
+async def _running(beside: Callable[[], Awaitable[None]] | None) -> AsyncIterator[None]:
+    """Run `beside` while inside; that it fails is logged and ends nothing else."""
+
+    async def run() -> None:
+        try:
+            if beside is not None:
+                await beside()
+        except Exception:  # the edge: the backend serves on
+            log.exception("what starts the nights has ended")
+
+    task = asyncio.create_task(run())
+    try:
+        yield
+    finally:
+        task.cancel()
+        with suppress(asyncio.CancelledError):
+            await task
 
 
 class _Server(uvicorn.Server):
@@ -74,17 +100,36 @@ class _Server(uvicorn.Server):
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         self.force_exit = True
         await super().shutdown(sockets)
+        await self.lifespan.shutdown()  # which uvicorn leaves out when it is forced
 
 
-def _listen(settings: ServerSettings) -> socket.socket:
-    listener = socket.socket(socket.AF_INET6 if ":" in settings.host else socket.AF_INET)
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+def open_listener(settings: ServerSettings, last: Path) -> socket.socket:
+    """A listening socket on the port that the settings say; for 0 on the port in the file `last` if that is free.
+
+    So addresses that somebody has kept, and what the browser keeps for the page, hold after a restart. Raises
+    `CannotServe` when the port is in use.
+    """
+    for port in [settings.port] if settings.port else [_last_port(last), 0]:
+        listener = socket.socket(socket.AF_INET6 if ":" in settings.host else socket.AF_INET)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            listener.bind((settings.host, port))
+            # At once: a port that is bound and does not listen yet can be bound by another too.
+            listener.listen()
+        except OSError:
+            listener.close()
+            continue
+        write_atomically(last, f"{listener.getsockname()[1]}\n")
+        return listener
+    raise CannotServe(f"port {settings.port} is in use: give another with --port, or 0 for a free one")
+
+
+def _last_port(file: Path) -> int:
     try:
-        listener.bind((settings.host, settings.port))
-    except OSError as error:
-        listener.close()
-        raise CannotServe(f"port {settings.port} is in use: give another with --port, or 0 for a free one") from error
-    return listener
+        port = int(file.read_text())
+    except (OSError, ValueError):
+        return 0
+    return port if 1024 <= port <= 65535 else 0
 
 
 def _announce(backend: Backend, listener: socket.socket) -> None:
@@ -94,3 +139,5 @@ def _announce(backend: Backend, listener: socket.socket) -> None:
     about["started_at"] = datetime.now(UTC).isoformat(timespec="seconds")
     write_atomically(backend.workspace.state / BACKEND_FILE, json.dumps(about) + "\n")
     say(f"serving {backend.workspace.root} at {url} (token in {backend.workspace.state / 'token'})")
+    # The address holds the token: on a terminal only, because elsewhere this line ends in a log.
+    say(f"page: {page_address(backend.workspace, url) if err.is_terminal else 'nightschool ui opens it'}")

@@ -203,18 +203,6 @@ class Serving:
             await asyncio.gather(*(process.stop() for process in running))
 
 
-async def try_adapter(workspace: Workspace, settings: ServerSettings, base_model: BaseModel, adapter: Adapter) -> str:
-    """Why the engine cannot serve `adapter`, "" when it can: an engine of its own writes one token and ends."""
-    serving = Serving(workspace, settings, base_model)
-    try:
-        async with serving.borrow(adapter.version):
-            return ""
-    except EngineError as error:
-        return str(error)
-    finally:
-        await serving.stop()
-
-
 async def _merge(base: Path, adapter: Path, out: Path) -> None:
     """Merged weights in `out`, by a process of its own: torch would stay in the backend's memory."""
     out.parent.mkdir(parents=True, exist_ok=True)

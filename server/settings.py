@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 from pydantic import Field
 from pydantic_settings import SettingsConfigDict
 
 from indexer.settings import SectionSettings
+from server.grounding import MIN_GROUNDEDNESS
 
 
 class ServerSettings(SectionSettings):
@@ -24,7 +25,7 @@ class ServerSettings(SectionSettings):
         Path("~/.cache/nightschool/models"), description="where base models are unpacked once, for all workspaces"
     )
     host: str = Field("127.0.0.1", description="address to listen on; only loopback is accepted")
-    port: int = Field(0, ge=0, le=65535, description="port to listen on; 0 takes a free one")
+    port: int = Field(0, ge=0, le=65535, description="port to listen on; 0 takes the one used last, or a free one")
     engine_context: int = Field(4096, ge=512, description="the longest prompt and completion the engine holds; tokens")
     engine_kv_cache_gib: int = Field(1, ge=1, description="memory for vLLM's key-value cache on CPU; GiB")
     engine_start_timeout_s: float = Field(
@@ -37,5 +38,15 @@ class ServerSettings(SectionSettings):
     passages: int = Field(8, ge=0, le=50, description="passages searched for a question")
     max_tokens: int = Field(384, ge=1, description="longest completion when the request does not say; tokens")
     temperature: float = Field(0.0, ge=0, le=2, description="sampling temperature when the request does not say")
+    code_first: Literal["auto", "always", "never"] = Field(
+        "auto", description="quote the code before the model's words; auto: for base models below 1 billion parameters"
+    )
+    min_groundedness: float = Field(
+        MIN_GROUNDEDNESS, ge=0, le=1, description="below this share of found claims the model's words never stand alone"
+    )
     queue: int = Field(32, ge=1, description="questions in work or waiting at once; beyond it the answer is 429")
     body_bytes: int = Field(1 << 20, gt=0, description="longest request body; bytes")
+    log_json: bool = Field(False, description="log one JSON object a line instead of text")
+    feedback: bool = Field(
+        False, description="write questions, answers and what became of them to .nightschool/feedback.sqlite"
+    )

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
+from indexer.lines import split_lines
 from indexer.search import Passage
 from server.assist import Done
 
@@ -21,6 +22,16 @@ def search_json(query: str, took_ms: float, passages: Sequence[Passage]) -> Json
     return {"query": query, "took_ms": round(took_ms, 2), "passages": [passage_json(passage) for passage in passages]}
 
 
+def code_json(path: str, text: str, start_line: int, end_line: int | None) -> Json:
+    """Lines of a file as `/code` gives them; `end_line` is the last line that there is. Raises `ValueError`."""
+    lines = split_lines(text)
+    last = min(end_line or len(lines), len(lines))
+    if not start_line <= max(last, 1):
+        raise ValueError(f"{path} has {len(lines)} lines: no lines {start_line} to {end_line or len(lines)}")
+    part = "".join(lines[start_line - 1 : last])
+    return {"path": path, "start_line": start_line, "end_line": last, "lines": len(lines), "text": part}
+
+
 def done_json(done: Done) -> Json:
     """A whole answer, as `ask --json` prints it."""
     return {
@@ -32,4 +43,6 @@ def done_json(done: Done) -> Json:
         "base_model": done.base_model,
         "notices": list(done.notices),
         "timings_ms": dict(done.timings_ms),
+        "groundedness": done.groundedness,
+        **({"explanation": asdict(done.explanation)} if done.explanation else {}),
     }

@@ -53,5 +53,28 @@ def change(arm: Sequence[Score], other: Sequence[Score], resamples: int = 2000, 
     return Change(_share(pairs), drawn[int(0.025 * resamples)], drawn[int(0.975 * resamples) - 1], len(pairs))
 
 
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """How much higher an arm's mean score (0 to 1) is than another's on the same questions; `[low, high]` holds it
+    with 95%. `count` is how many questions it rests on."""
+
+    value: float
+    low: float
+    high: float
+    count: int
+
+
+def difference(arm: Sequence[float], other: Sequence[float], resamples: int = 2000, seed: int = 0) -> Difference | None:
+    """`arm` against `other`, question by question; None when there are none."""
+    assert len(arm) == len(other), "not the same questions"
+    steps = [mine - its for mine, its in zip(arm, other, strict=True)]
+    if not steps:
+        return None
+    chance = random.Random(seed)  # noqa: S311
+    drawn = sorted(sum(chance.choices(steps, k=len(steps))) / len(steps) for _ in range(resamples))
+    low, high = drawn[int(0.025 * resamples)], drawn[int(0.975 * resamples) - 1]
+    return Difference(sum(steps) / len(steps), low, high, len(steps))
+
+
 def _share(pairs: Sequence[tuple[float, float]]) -> float:
     return sum(a for a, _ in pairs) / max(1e-12, sum(b for _, b in pairs)) - 1

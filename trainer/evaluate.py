@@ -7,7 +7,9 @@ service as adapters on it that are switched on and off.
 from __future__ import annotations
 
 import json
+import math
 import sys
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -23,14 +25,15 @@ from trainer.child import end_with_parent, event_stream
 from trainer.comparison import Score
 from trainer.job import Failed, Finished, Stage, TrainingError, TrainingEvent, event_to_line
 from trainer.proof import Item
+from trainer.writing import Answer, Prompted, write_answers
 
 BASE_ARM = "base"
 _CONTEXT_TOKENS, _PASSAGE_TOKENS, _TEXT_TOKENS = 256, 384, 320
 
 
 class EvaluationJob(Model):
-    """What is measured: `arms` maps a name to an adapter's folder ("" is the base model alone); a question is the
-    messages of a prompt, as JSON."""
+    """What is measured: `arms` maps a name to an adapter's folder ("" is the base model alone, which comes first);
+    `batches` are prompts in the order of asking, of which an arm answers what fits into its share of `answer_s`."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -38,27 +41,21 @@ class EvaluationJob(Model):
     base_folder: Path
     arms: dict[str, str]
     items: tuple[dict[str, str], ...]
-    questions: tuple[str, ...] = ()
-    answer_tokens: int = 96
+    batches: tuple[tuple[Prompted, ...], ...] = ()
+    answer_s: float = 600
     end_of_turn: str = ""
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
-    """An answer written by an arm; `stopped` when it ended by itself before the limit."""
-
-    question: str
-    text: str
-    stopped: bool
-
-
-@dataclass(frozen=True, slots=True)
 class Measured:
-    """What an arm scored: one score an item, by kind and with or without passages, and its answers."""
+    """What an arm scored: one score an item, by kind and with or without passages, and its answers in the order of
+    asking, as many batches as there was time for. `tokens_per_s` is how fast it wrote them."""
 
     without: dict[str, list[Score]]
     with_passages: dict[str, list[Score]]
     answers: list[Answer]
+    batches: int
+    tokens_per_s: float
 
 
 def read_measured(run: Path) -> dict[str, Measured]:
@@ -75,7 +72,8 @@ def _measured(values: dict[str, Any]) -> Measured:
         return {kind: [Score(**score) for score in rows] for kind, rows in found.items()}
 
     answers = [Answer(**answer) for answer in values["answers"]]
-    return Measured(scores(values["without"]), scores(values["with_passages"]), answers)
+    without, with_passages = scores(values["without"]), scores(values["with_passages"])
+    return Measured(without, with_passages, answers, values["batches"], values["tokens_per_s"])
 
 
 def run(job: EvaluationJob, tell: Callable[[TrainingEvent], None]) -> None:
@@ -84,19 +82,23 @@ def run(job: EvaluationJob, tell: Callable[[TrainingEvent], None]) -> None:
     model, tokenizer = _load(job)
     items = [Item(**values) for values in job.items]  # type: ignore[arg-type]
     found: dict[str, Measured] = {}
+    # The first arm has its share of the time; the others answer what it has answered.
+    most = len(job.batches)
     for arm, folder in job.arms.items():
         kept = job.run / f"scores-{arm}-{_digest(job, folder)}.json"
         if not kept.is_file():
             tell(Stage(f"measuring {arm}"))
+            share_s = job.answer_s / len(job.arms) if not found else math.inf
             with _switched_to(model, arm if folder else None):
-                measured = _measure(model, tokenizer, items, job)
+                measured = _measure(model, tokenizer, items, job, Room(most, share_s))
             write_atomically(kept, json.dumps(asdict(measured)))
         found[arm] = _measured(json.loads(kept.read_text("utf-8")))
+        most = found[arm].batches
     write_atomically(job.run / "scores.json", json.dumps({arm: asdict(measured) for arm, measured in found.items()}))
 
 
 def _digest(job: EvaluationJob, folder: str) -> str:
-    what = [str(job.base_folder), folder, job.items, job.questions, job.answer_tokens]
+    what = [str(job.base_folder), folder, job.items, [[one.model_dump() for one in batch] for batch in job.batches]]
     return sha256(json.dumps(what).encode()).hexdigest()[:12]
 
 
@@ -134,7 +136,15 @@ def _switched_to(model: Any, adapter: str | None) -> Iterator[None]:
         yield
 
 
-def _measure(model: Any, tokenizer: Any, items: Sequence[Item], job: EvaluationJob) -> Measured:
+@dataclass(frozen=True, slots=True)
+class Room:
+    """How much an arm answers: so many batches, or what it can in so many seconds, one batch at least."""
+
+    batches: int
+    seconds: float
+
+
+def _measure(model: Any, tokenizer: Any, items: Sequence[Item], job: EvaluationJob, room: Room) -> Measured:
     without: dict[str, list[Score]] = {}
     with_passages: dict[str, list[Score]] = {}
     for item in items:
@@ -142,8 +152,16 @@ def _measure(model: Any, tokenizer: Any, items: Sequence[Item], job: EvaluationJ
         without.setdefault(item.kind, []).append(alone)
         found = _score(model, tokenizer, item, item.passages) if item.passages else alone
         with_passages.setdefault(item.kind, []).append(found)
-    answers = [_answer(model, tokenizer, question, job) for question in job.questions]
-    return Measured(without, with_passages, answers)
+    answers: list[Answer] = []
+    began, done = time.monotonic(), 0
+    for batch in job.batches[: room.batches]:
+        if done and time.monotonic() - began > room.seconds:
+            break
+        answers += write_answers(model, tokenizer, batch, job.end_of_turn)
+        done += 1
+    seconds = time.monotonic() - began
+    written = sum(len(tokenizer(answer.text, add_special_tokens=False)["input_ids"]) for answer in answers)
+    return Measured(without, with_passages, answers, done, round(written / seconds, 1) if answers else 0.0)
 
 
 def _score(model: Any, tokenizer: Any, item: Item, passages: str) -> Score:
@@ -162,21 +180,6 @@ def _score(model: Any, tokenizer: Any, item: Item, passages: str) -> Score:
         ).logits
     loss = torch.nn.functional.cross_entropy(logits[0, :-1].float(), torch.tensor(text, device=device), reduction="sum")
     return Score(item.cluster, loss.item(), len(tokenizer.decode(text).encode()))
-
-
-def _answer(model: Any, tokenizer: Any, prompt: str, job: EvaluationJob) -> Answer:
-    import torch
-
-    end = tokenizer.convert_tokens_to_ids(job.end_of_turn)
-    given = torch.tensor(
-        [tokenizer(prompt, add_special_tokens=False)["input_ids"]], device=next(model.parameters()).device
-    )
-    with torch.no_grad():
-        written = model.generate(
-            input_ids=given, attention_mask=torch.ones_like(given), max_new_tokens=job.answer_tokens, do_sample=False,
-            eos_token_id=end, pad_token_id=end, use_cache=True,
-        )[0, given.shape[1] :]  # fmt: skip
-    return Answer(prompt, tokenizer.decode(written, skip_special_tokens=True), bool((written == end).any()))
 
 
 def main(arguments: list[str]) -> int:

@@ -43,8 +43,12 @@ class Room:
     count_tokens: CountTokens
 
     def render(self, question: str, passages: Sequence[Passage]) -> tuple[tuple[Message, ...], tuple[Passage, ...]]:
-        """The prompt's messages and the passages that fitted. Raises `ValueError` when the question does not."""
-        prompt = render_prompt(Question(question), passages, self.count_tokens, self.example_tokens - _ANSWER_TOKENS)
+        """The prompt's messages and the passages that fitted; neither where even the question does not."""
+        most = self.example_tokens - _ANSWER_TOKENS
+        try:
+            prompt = render_prompt(Question(question), passages, self.count_tokens, most)
+        except ValueError:
+            return (), ()
         messages = tuple({"role": turn.role, "content": turn.content} for turn in prompt.messages)
         return messages, prompt.passages
 

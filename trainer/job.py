@@ -22,7 +22,9 @@ class TrainingJob(Model):
     """One training run: everything that decides its result, and where it works.
 
     `run` is its own folder (checkpoints, logs, what the frameworks write); `adapters` the registry; `version` the
-    adapter it makes. `budget_s` counts from the start of the process.
+    adapter it makes. `budget_s` counts from the start of the process. `learn_validation` learns what was kept to choose
+    the hyper-parameters by (never what is held out); `probes` is how often the held-out loss is taken along the way;
+    `processes` how many learn it together, one a GPU.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -42,6 +44,9 @@ class TrainingJob(Model):
     checkpoint_every_s: float
     held_out_tokens: int
     prompt_version: int
+    learn_validation: bool = False
+    probes: int = 0
+    processes: int = 1
 
     def base_model(self) -> BaseModel:
         fim = Fim(**self.base["fim"]) if self.base["fim"] else None
@@ -81,11 +86,12 @@ class Note:
 
 @dataclass(frozen=True, slots=True)
 class HeldOut:
-    """Loss on held-out examples, nats a token, `when` before or after training."""
+    """Loss on held-out examples, nats a token, `when` before, during (at `done` of the run) or after training."""
 
-    when: Literal["before", "after"]
+    when: Literal["before", "during", "after"]
     loss: float
     tokens: int
+    done: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,13 +20,14 @@ from server.base_model import BaseModel
 from trainer.encoding import IGNORED, Row
 from trainer.job import TrainingError
 from trainer.presets import SEVEN_MODULES, Preset
+from trainer.ranks import world_size
 
 log = logging.getLogger(__name__)
 
 
 def choose_backend(wanted: Literal["auto", "unsloth", "trl"]) -> Literal["unsloth", "trl"]:
     """Unsloth where it is installed, unless told otherwise. Raises `TrainingError` when it is wanted and not there."""
-    if wanted == "trl":
+    if wanted == "trl" or world_size() > 1:  # Unsloth's several-GPU path was not tried
         return "trl"
     if find_spec("unsloth") is not None:
         return "unsloth"
@@ -154,6 +155,20 @@ def loss_of(model: Any, rows: Sequence[Row]) -> tuple[float, int]:
     return (total / count if count else float("nan")), count
 
 
+def trained_weights(model: Any) -> dict[str, torch.Tensor]:
+    """A copy of the weights that training changes, by name, in the computer's memory."""
+    return {name: value.detach().cpu().clone() for name, value in model.named_parameters() if value.requires_grad}
+
+
+def restore_weights(model: Any, weights: dict[str, torch.Tensor]) -> None:
+    """Undo what was learnt since `trained_weights`."""
+    with torch.no_grad():
+        for name, value in model.named_parameters():
+            if name in weights:
+                value.copy_(weights[name])
+                value.grad = None
+
+
 def as_columns(row: Row) -> dict[str, list[int]]:
     return {"input_ids": list(row.input_ids), "labels": list(row.labels), "position_ids": list(row.position_ids)}
 
@@ -194,18 +209,28 @@ def shrink_rank(folder: Path, rank: int) -> bool:
     weights = load_file(folder / "adapter_model.safetensors")
     for name in [name for name in weights if ".lora_A." in name]:
         other = name.replace(".lora_A.", ".lora_B.")
-        # B A = Qb (Rb Ra^T) Qa^T: the SVD of the small middle is that of the large product.
-        qb, rb = torch.linalg.qr(weights[other].double())
-        qa, ra = torch.linalg.qr(weights[name].double().T)
-        u, sizes, v = torch.linalg.svd(scale * rb @ ra.T)
-        root = sizes[:rank].sqrt()
-        dtype = weights[name].dtype
-        weights[other] = (qb @ u[:, :rank] * root).to(dtype).contiguous()
-        weights[name] = (root[:, None] * (v[:rank] @ qa.T)).to(dtype).contiguous()
+        weights[name], weights[other] = _nearest(weights[name], weights[other], scale, rank)
     save_file(weights, folder / "adapter_model.safetensors", metadata={"format": "pt"})
     config |= {"r": rank, "lora_alpha": rank, "use_rslora": False}
     (folder / "adapter_config.json").write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
     return True
+
+
+def _nearest(a: torch.Tensor, b: torch.Tensor, scale: float, rank: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """`scale * b @ a` as two matrices of `rank`, as near as any can be."""
+    # B A = Qb (Rb Ra^T) Qa^T: the SVD of the small middle is that of the large product.
+    qb, rb = torch.linalg.qr(b.double())
+    qa, ra = torch.linalg.qr(a.double().T)
+    u, sizes, v = torch.linalg.svd(scale * rb @ ra.T, full_matrices=False)
+    root = sizes[:rank].sqrt()
+    less_a, less_b = root[:, None] * (v[:rank] @ qa.T), qb @ u[:, :rank] * root
+    # A layer narrower than the rank (SmolLM2's keys: 192) has fewer: zeros fill up to what the config says of all.
+    missing = rank - len(root)
+    pad = torch.nn.functional.pad
+    return (
+        pad(less_a, (0, 0, 0, missing)).to(a.dtype).contiguous(),
+        pad(less_b, (0, missing)).to(b.dtype).contiguous(),
+    )
 
 
 def save_adapter(model: Any, base: BaseModel, folder: Path) -> None:

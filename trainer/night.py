@@ -5,28 +5,30 @@ Each stage leaves its result on disk and is not done again when it is there: a n
 
 from __future__ import annotations
 
-import fcntl
 import logging
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from typing import Literal, TypeVar
 
+from indexer.gpu import has_gpu
 from indexer.workspace import Workspace
 from server.adapter import Adapter, AdapterError, find_adapter, new_version, promote, prune, read_current
 from server.base_model import BaseModel
-from trainer.generated import Generator
-from trainer.job import Stage
+from trainer.job import Note, Stage
+from trainer.learnt import learnt_since
+from trainer.ledger import read_ledger
+from trainer.night_record import NightRecord, keep_record, new_record, send_to_webhook
 from trainer.night_state import NightState, last_finished, load_state, save_state, settings_mark
-from trainer.process import Runner, run_job
-from trainer.promote import Margins, Verdict, decide
+from trainer.only_one import NightBusy, only_one
+from trainer.promote import Served, Verdict, decide
 from trainer.proving import Proof, Proved, make_proof, prove
+from trainer.readiness import disk_needed, look_at_machine, too_little_changed, what_is_missing
 from trainer.report import NightReport, write_reports
 from trainer.settings import TrainerSettings
 from trainer.sources.history import History, NoHistory
-from trainer.stages import CorpusReport, OnProgress, TrainingReport, collect, newest_corpus, run_training
+from trainer.stages import CorpusReport, TrainingReport, Workshop, collect, newest_corpus, run_training
 
 __all__ = [
     "CorpusReport",
@@ -34,9 +36,11 @@ __all__ = [
     "NightPlan",
     "NightReport",
     "TrainingReport",
+    "Workshop",
     "collect",
     "newest_corpus",
     "plan_night",
+    "run_and_record",
     "run_night",
     "run_training",
 ]
@@ -46,8 +50,16 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 
-class NightBusy(Exception):
-    """Another night is running in this workspace."""
+@dataclass(frozen=True, slots=True)
+class Findings:
+    """Everything that a night has found, for its report."""
+
+    proof: Proof
+    corpus: CorpusReport
+    adapter: Adapter
+    in_service: Adapter | None
+    proved: Proved
+    verdict: Verdict
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,78 +76,74 @@ class NightPlan:
 
 
 def run_night(
-    workspace: Workspace,
-    settings: TrainerSettings,
-    base: BaseModel,
-    on_progress: OnProgress,
-    *,
-    force: bool = False,
-    check_engine: Callable[[Adapter], str] | None = None,
-    runner: Runner = run_job,
-    generator: Generator | None = None,
+    workshop: Workshop, *, force: bool = False, check_engine: Callable[[Adapter], Served] | None = None
 ) -> NightReport:
     """From yesterday's code to a better adapter in service, or to the reason there is none.
 
-    `check_engine` says why the engine cannot serve an adapter, "" when it can; without one the gate has no such line.
+    `check_engine` says how a real engine takes an adapter; without one the gate has no such line.
     Raises `NightBusy`, `TrainingError`, `EmptyCorpus`; what is in service is then as it was.
     """
-    with _only_one(workspace):
+    workspace, settings, base, tell = workshop.workspace, workshop.settings, workshop.base, workshop.tell
+    with only_one(workspace):
         state = _begin(workspace, settings, base)
-        if not force and (reason := _why_skip(workspace, state)):
+        if reason := _why_skip(workshop, state, force):
             return NightReport.skipped(state.night, reason)
-        proof = _timed(state, "prepare", lambda: make_proof(workspace, settings, on_progress))
-        corpus = _timed(
-            state,
-            "collect",
-            lambda: collect(workspace, settings, base, on_progress, snapshot=proof.snapshot, generator=generator),
-        )
-        adapter = _timed(
-            state, "train", lambda: _trained(workspace, settings, base, corpus, state, on_progress, runner)
-        )
+        proof = _timed(state, "prepare", lambda: make_proof(workspace, settings, tell))
+        corpus = _timed(state, "collect", lambda: collect(workshop, snapshot=proof.snapshot))
+        adapter = _timed(state, "train", lambda: _trained(workshop, corpus, state))
         in_service = _in_service(workspace, base)
-        proved = _timed(
-            state,
-            "evaluate",
-            lambda: prove(workspace, settings, base, proof, corpus, adapter, in_service, on_progress, runner),
-        )
-        evidence = proved.evidence
+        proved = _timed(state, "evaluate", lambda: prove(workshop, proof, corpus, adapter, in_service))
         if check_engine is not None:
-            on_progress(Stage("asking the engine"))
-            evidence = replace(evidence, engine_fault=check_engine(adapter))
-        verdict = decide(evidence, Margins(settings.min_gain, settings.max_forgetting, settings.min_files))
+            tell(Stage("asking the engine"))
+            proved = replace(proved, evidence=replace(proved.evidence, served=check_engine(adapter)))
+        verdict = decide(proved.evidence, settings.margins())
         if verdict.promote:
             promote(workspace.adapters, adapter.version)
-        report = _report(state, proof, corpus, adapter, in_service, proved, verdict)
+        report = _report(workspace, state, Findings(proof, corpus, adapter, in_service, proved, verdict))
         write_reports(workspace, adapter, report)
         save_state(workspace, replace(state, finished=True, promoted=verdict.promote))
         prune(workspace.adapters, settings.keep_adapters)
     return report
 
 
-def plan_night(workspace: Workspace, settings: TrainerSettings, base: BaseModel) -> NightPlan:
+def run_and_record(
+    workshop: Workshop, *, force: bool = False, check_engine: Callable[[Adapter], Served] | None = None
+) -> NightReport:
+    """`run_night`, and whatever becomes of it is on disk (`trainer/night_record.py`) and told to the webhook."""
+    began = datetime.now(UTC)
+
+    def told(record: NightRecord) -> None:
+        keep_record(workshop.workspace, record)
+        if workshop.settings.webhook and (
+            fault := send_to_webhook(workshop.settings.webhook, workshop.workspace, record)
+        ):
+            workshop.tell(Note(fault))
+
+    try:
+        report = run_night(workshop, force=force, check_engine=check_engine)
+    except NightBusy:  # the other one will tell
+        raise
+    except BaseException as error:  # the edge of a night: Ctrl-C too must not look like a night that went well
+        told(new_record("failed", str(error) or type(error).__name__, began))
+        raise
+    told(new_record(report.outcome, report.reason, began, report.night, report.version))
+    return report
+
+
+def plan_night(workshop: Workshop) -> NightPlan:
     """What `run_night` would do now, without doing it."""
+    workspace, settings, base = workshop.workspace, workshop.settings, workshop.base
     state = _begin(workspace, settings, base, keep=False)
     proof = make_proof(workspace, settings, lambda _: None)
     text = sum(len(file.text) for file in proof.snapshot.files)
     arms = 2 if _in_service(workspace, base) is None else 3
     # 0.3 ms a byte of proof and arm with both prompts, measured with the embedded model on two cores: trainer/LOG.md.
     minutes = settings.budget_minutes + arms * (settings.proof_bytes * 0.025 + settings.questions * 12) / 60
-    disk = (base.parameters * 0.6 + text * 2) / 1e9
+    disk = (disk_needed(base, settings.hyper_parameters(has_gpu())) + text * 2) / 1e9
     return NightPlan(
-        _why_skip(workspace, state), proof.snapshot.commit, "newer code" if proof.is_next_day else "held-out files",
+        _why_skip(workshop, state), proof.snapshot.commit, "newer code" if proof.is_next_day else "held-out files",
         len(proof.snapshot.files), text // 3, round(minutes, 1), round(disk, 2),
     )  # fmt: skip
-
-
-@contextmanager
-def _only_one(workspace: Workspace) -> Iterator[None]:
-    workspace.make_state_folder()
-    with (workspace.state / "night.lock").open("w") as lock:
-        try:
-            fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise NightBusy(f"a night is running in {workspace.root}: wait for it, or end it") from None
-        yield
 
 
 def _begin(workspace: Workspace, settings: TrainerSettings, base: BaseModel, keep: bool = True) -> NightState:
@@ -155,16 +163,17 @@ def _begin(workspace: Workspace, settings: TrainerSettings, base: BaseModel, kee
     return state
 
 
-def _why_skip(workspace: Workspace, state: NightState) -> str:
+def _why_skip(workshop: Workshop, state: NightState, force: bool = False) -> str:
+    """What the machine lacks (forced or not), or that too little has changed since the last night; "" for neither."""
+    workspace, settings = workshop.workspace, workshop.settings
+    if missing := what_is_missing(look_at_machine(workspace), settings, workshop.base):
+        return missing
     last = last_finished(workspace)
-    if (
-        last is not None
-        and last.night != state.night
-        and state.head
-        and (last.head, last.mark) == (state.head, state.mark)
-    ):
+    if force or last is None or last.night == state.night or not state.head or last.mark != state.mark:
+        return ""
+    if last.head == state.head:
         return f"nothing was committed since the night of {last.night}"
-    return ""
+    return too_little_changed(workspace, last.head, state.head, settings.min_changed_lines)
 
 
 def _timed(state: NightState, stage: str, work: Callable[[], T]) -> T:
@@ -174,24 +183,12 @@ def _timed(state: NightState, stage: str, work: Callable[[], T]) -> T:
     return result
 
 
-def _trained(
-    workspace: Workspace, settings: TrainerSettings, base: BaseModel, corpus: CorpusReport, state: NightState,
-    on_progress: OnProgress, runner: Runner,
-) -> Adapter:  # fmt: skip
+def _trained(workshop: Workshop, corpus: CorpusReport, state: NightState) -> Adapter:
     try:
-        return find_adapter(workspace.adapters, state.version, digest=True)
+        return find_adapter(workshop.workspace.adapters, state.version, digest=True)
     except AdapterError:
         log.info("no adapter %s yet: training it", state.version)
-    return run_training(
-        workspace,
-        settings,
-        base,
-        on_progress,
-        corpus=corpus.folder,
-        promote_it=False,
-        version=state.version,
-        runner=runner,
-    ).adapter
+    return run_training(workshop, corpus=corpus.folder, promote_it=False, version=state.version).adapter
 
 
 def _in_service(workspace: Workspace, base: BaseModel) -> Adapter | None:
@@ -204,24 +201,25 @@ def _in_service(workspace: Workspace, base: BaseModel) -> Adapter | None:
     return current if current is not None and current.manifest.base_model.sha256 == base.sha256 else None
 
 
-def _report(
-    state: NightState, proof: Proof, corpus: CorpusReport, adapter: Adapter, in_service: Adapter | None, proved: Proved,
-    verdict: Verdict,
-) -> NightReport:  # fmt: skip
+def _report(workspace: Workspace, state: NightState, found: Findings) -> NightReport:
+    adapter, proved = found.adapter, found.proved
     return NightReport(
         night=state.night,
-        outcome="promoted" if verdict.promote else "refused",
-        reason="; ".join(verdict.reasons),
+        outcome="promoted" if found.verdict.promote else "refused",
+        reason="; ".join(found.verdict.reasons),
         version=adapter.version,
-        in_service=in_service.version if in_service else None,
+        in_service=found.in_service.version if found.in_service else None,
         base_model=adapter.manifest.base_model.name,
-        commit=proof.snapshot.commit,
-        newer_commit=proof.newer,
-        is_next_day=proof.is_next_day,
+        commit=found.proof.snapshot.commit,
+        newer_commit=found.proof.newer,
+        is_next_day=found.proof.is_next_day,
         rows=proved.rows,
-        verdict=verdict.lines,
-        corpus={name: value for name, value in asdict(corpus).items() if isinstance(value, int | float)},
+        verdict=found.verdict.lines,
+        corpus={name: value for name, value in asdict(found.corpus).items() if isinstance(value, int | float)},
         manifest=adapter.manifest.model_dump(mode="json"),
         seconds=dict(state.seconds),
         answers=proved.shown,
+        mix=read_ledger(found.corpus.folder).mix(),
+        learnt=learnt_since(workspace, found.proof.snapshot.commit),
+        gone=proved.evidence.gone,
     )

@@ -17,6 +17,8 @@ CHAT_MIX = {
     "restatement": 0.30, "page-answer": 0.17, "relation": 0.12, "retrieval": 0.10, "general": 0.10, "change": 0.08,
     "page-question": 0.03, "unanswerable": 0.04, "file-question": 0.03, "conflict": 0.02, "feedback": 0.01,
 }  # fmt: skip
+# Shows what a template does also where no conversation has room in the run.
+_PROBE = ({"role": "user", "content": "Ready?"}, {"role": "assistant", "content": "Yes."})
 
 # What a whole file looks like is stale tomorrow, and costs as much as all other questions about it together.
 MOST_FILES = 0.1
@@ -103,6 +105,7 @@ def make_plan(
     The choice goes by what changed last, the order is shuffled; without `packs` each example has its own row. Raises
     `BadTemplate`.
     """
+    encode_chat(_PROBE, tokenizer, end_of_turn)
     raw_pool, chat_pool = order(examples, "train", raw=True), order(examples, "train", raw=False)
     room = int(max_tokens / max(preset.epochs, 1) / (1 + preset.chat_share))
     raw = choose(raw_pool, room) if raw_pool else []

@@ -8,7 +8,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Protocol
@@ -41,7 +41,7 @@ def run_job(job: Job, on_event: Callable[[TrainingEvent], None], module: str = "
     described = job.run / f"{module.rpartition('.')[2]}-job.json"
     described.write_text(job.model_dump_json(indent=2))
     last: TrainingEvent | None = None
-    with _started(module, described, job.run) as process:
+    with _started(command_for(module, described, getattr(job, "processes", 1)), job.run) as process:
         assert process.stdout
         for line in process.stdout:
             last = line_to_event(line)
@@ -53,11 +53,21 @@ def run_job(job: Job, on_event: Callable[[TrainingEvent], None], module: str = "
         raise TrainingError(_what_happened(status, job.run / LOG_NAME))
 
 
+def command_for(module: str, described: Path, processes: int) -> list[str]:
+    """What runs `module` on a job: itself, or with several processes by `accelerate launch`, one on each GPU."""
+    if processes == 1:
+        return [sys.executable, "-m", module, str(described)]
+    launch = [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", str(processes)]
+    # Everything said: what is left open it asks of a configuration file in the user's home, or warns about.
+    plain = ["--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", "0"]
+    return [*launch, *plain, "--module", module, str(described)]
+
+
 @contextmanager
-def _started(module: str, described: Path, run: Path) -> Iterator[subprocess.Popen[str]]:
+def _started(command: Sequence[str], run: Path) -> Iterator[subprocess.Popen[str]]:
     with (run / LOG_NAME).open("ab") as log:
         process = subprocess.Popen(
-            [sys.executable, "-m", module, str(described)],
+            command,
             # The frameworks write caches to where they are started: here, not into the user's repository.
             cwd=run, env=_environment(run), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=log,
             text=True, encoding="utf-8", start_new_session=True,

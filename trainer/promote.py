@@ -5,16 +5,47 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from trainer.comparison import Change
+from trainer.comparison import Change, Difference
 
 
 @dataclass(frozen=True, slots=True)
 class Margins:
-    """What is asked of a candidate. Shares of bits per byte; `min_files` is how many files a proof must rest on."""
+    """What is asked of a candidate. `min_gain` and `max_forgetting` are shares of bits per byte, `min_files` how many
+    files a proof must rest on; the others are how far a mean score (0 to 1) may surely fall below the base model's."""
 
     min_gain: float = 0.0
     max_forgetting: float = 0.01
     min_files: int = 5
+    names: float = 0.05
+    recall: float = 0.03
+    refusals: float = 0.10
+    ends: float = 0.10
+    canaries: float = 0.05
+
+
+@dataclass(frozen=True, slots=True)
+class Guards:
+    """The candidate's answers against the base model's, question by question; None where nothing was asked.
+
+    `names` that exist, `recall` as token F1, `refusals` of what does not exist and `ends` with retrieval on, as served;
+    `canaries` without.
+    """
+
+    names: Difference | None = None
+    recall: Difference | None = None
+    refusals: Difference | None = None
+    ends: Difference | None = None
+    canaries: Difference | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Served:
+    """How a real engine took the candidate: `fault` is why it cannot serve it, "" when it can; then how long its first
+    token took and how fast it wrote, None where it was not measured."""
+
+    fault: str
+    first_token_s: float | None = None
+    tokens_per_s: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,15 +53,18 @@ class Evidence:
     """What was measured on one set of items. None: there was nothing to measure it on.
 
     `against_base` and `against_service` on next-day code with retrieval on, `elsewhere` on other people's code;
-    `secrets` found in the candidate's answers; `engine_fault` why the engine could not serve it ("" when it could).
+    `secrets` found in the candidate's answers; `served` by a real engine; `gone`: names that its answers give and the
+    repository has no more.
     """
 
     against_base: Change | None
     against_service: Change | None
     elsewhere: Change | None
     is_next_day: bool
+    guards: Guards = Guards()
     secrets: int = 0
-    engine_fault: str | None = None
+    served: Served | None = None
+    gone: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,10 +104,45 @@ def decide(evidence: Evidence, margins: Margins) -> Verdict:
         forgot = evidence.elsewhere.share > margins.max_forgetting
         rule = f"at most {margins.max_forgetting:.0%} more bits on other people's code"
         lines.append(Line(rule, show(evidence.elsewhere), not forgot))
+    lines += _guard_lines(evidence.guards, margins)
     lines.append(Line("no secret in its answers", f"{evidence.secrets} found", evidence.secrets == 0))
-    if evidence.engine_fault is not None:
-        lines.append(Line("the engine loads it", evidence.engine_fault or "it does", not evidence.engine_fault))
+    if evidence.served is not None:
+        lines.append(Line("the engine loads it", show_served(evidence.served), not evidence.served.fault))
     return Verdict(tuple(lines))
+
+
+_GUARDS = (
+    ("names", "names that exist in its answers"),
+    ("recall", "recall of what it has read"),
+    ("refusals", "refusals of what does not exist"),
+    ("ends", "answers that end by themselves"),
+    ("canaries", "canary prompts"),
+)
+_FEW = 20
+
+
+def _guard_lines(guards: Guards, margins: Margins) -> list[Line]:
+    """A guardrail refuses where the whole interval lies beyond its margin: a sure fall, not the noise of a few
+    questions (20 points on 20 questions are noise)."""
+    lines: list[Line] = []
+    for name, what in _GUARDS:
+        found, margin = getattr(guards, name), getattr(margins, name)
+        if found is not None:
+            rule = f"{what}: surely no {margin:.0%} fewer than the base model"
+            lines.append(Line(rule, show_difference(found), found.high >= -margin))
+    return lines
+
+
+def show_difference(found: Difference) -> str:
+    few = "; too few to tell much" if found.count < _FEW else ""
+    points = f"{found.value * 100:+.0f} points (95%: {found.low * 100:+.0f} to {found.high * 100:+.0f}"
+    return f"{points}; {found.count} questions{few})"
+
+
+def show_served(served: Served) -> str:
+    if served.fault or served.first_token_s is None:
+        return served.fault or "it does"
+    return f"it does: first token {served.first_token_s:.2f} s, {served.tokens_per_s or 0:.0f} tokens/s"
 
 
 def _beats_base(evidence: Evidence, margins: Margins) -> Line:

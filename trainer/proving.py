@@ -2,40 +2,30 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
-from tempfile import TemporaryDirectory
 
-from tokenizers import Tokenizer
-
-from indexer.chunking import Chunk, chunk_text
-from indexer.languages import language_of
-from indexer.lexical import LexicalIndex
-from indexer.search import Passage, make_passage
+from indexer.secrets import mask_secrets
 from indexer.settings import IndexerSettings
-from indexer.tokens import query_tokens
 from indexer.workspace import Workspace
 from server.adapter import Adapter
-from server.base_model import BaseModel
-from server.prompt import Question, render_prompt
-from trainer.answers import Checked, check, known_names, make_questions
-from trainer.comparison import Change, Score, bits_per_byte, change
+from trainer.answers import Checked, Known, Marked, mark, paired, sum_up
+from trainer.asking import Asking, make_asking
+from trainer.comparison import Change, Difference, Score, bits_per_byte, change, difference
 from trainer.evaluate import BASE_ARM, EvaluationJob, Measured, read_measured
 from trainer.job import Stage
 from trainer.ledger import read_ledger
-from trainer.process import Runner, run_job
-from trainer.promote import Evidence
+from trainer.names import Existing
+from trainer.promote import Evidence, Guards
 from trainer.proof import Item, choose_snapshot, elsewhere_items, held_out_items, next_day_items
 from trainer.settings import TrainerSettings
 from trainer.sources.history import AddedLines, History, NoHistory
 from trainer.sources.snapshot import Snapshot, take_snapshot
-from trainer.stages import CorpusReport, OnProgress
+from trainer.stages import CorpusReport, OnProgress, Workshop
+from trainer.stale import gone_names
 
 CANDIDATE, IN_SERVICE = "candidate", "in service"
-_PROMPT_TOKENS = 900
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,13 +47,15 @@ class Proof:
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """A line of the four-way table: an arm with or without retrieval. Bits per byte; None where it was not measured."""
+    """A line of the four-way table: an arm with or without retrieval. Bits per byte; None where it was not measured;
+    `tokens_per_s` as the evaluation wrote its answers, several at a time."""
 
     arm: str
     retrieval: bool
     newer_code: float | None
     elsewhere: float | None
     answers: Checked | None
+    tokens_per_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,26 +90,27 @@ def make_proof(workspace: Workspace, settings: TrainerSettings, on_progress: OnP
 
 
 def prove(
-    workspace: Workspace, settings: TrainerSettings, base: BaseModel, proof: Proof, corpus: CorpusReport,
-    candidate: Adapter, in_service: Adapter | None, on_progress: OnProgress, runner: Runner = run_job,
-) -> Proved:  # fmt: skip
+    workshop: Workshop, proof: Proof, corpus: CorpusReport, candidate: Adapter, in_service: Adapter | None
+) -> Proved:
     """Measure base model, candidate and the adapter in service on the same items. Raises `TrainingError`."""
+    settings, base = workshop.settings, workshop.base
     items = _items(proof, corpus, settings)
-    questions = _questions(proof.snapshot, base, settings.questions)
+    asking = make_asking(workshop, proof.snapshot, corpus.folder)
     arms = {BASE_ARM: "", CANDIDATE: str(candidate.folder)}
     if in_service is not None and in_service.version != candidate.version:
         arms[IN_SERVICE] = str(in_service.folder)
     job = EvaluationJob(
-        run=workspace.state / "runs" / candidate.version,
+        run=workshop.workspace.state / "runs" / candidate.version,
         base_folder=base.folder,
         arms=arms,
         items=tuple(asdict(item) for item in items),
-        questions=tuple(prompt for _, prompt in questions),
-        answer_tokens=settings.answer_tokens,
+        batches=asking.batches,
+        answer_s=settings.answer_minutes * 60,
         end_of_turn=base.end_of_turn,
     )
-    runner(job, on_progress, "trainer.evaluate")
-    return _proved(read_measured(job.run), proof, [question for question, _ in questions])
+    workshop.runner(job, workshop.tell, "trainer.evaluate")
+    known = Known(Existing(proof.snapshot), gone_names(workshop.workspace.root, proof.texts.values()), asking.secrets)
+    return _proved(read_measured(job.run), proof, asking, known)
 
 
 def _items(proof: Proof, corpus: CorpusReport, settings: TrainerSettings) -> list[Item]:
@@ -129,61 +122,47 @@ def _items(proof: Proof, corpus: CorpusReport, settings: TrainerSettings) -> lis
     return found + elsewhere_items(settings.proof_bytes)
 
 
-def _questions(snapshot: Snapshot, base: BaseModel, count: int) -> list[tuple[str, str]]:
-    """Each question twice, as (question, whole prompt): first all without passages, then all with them."""
-    if not count:
-        return []
-    files = sorted(snapshot.files, key=lambda file: (-file.changed, file.path))
-    chunks = [
-        chunk for file in files for chunk in chunk_text(file.path, file.text, language_of(file.path, file.text[:100]))
-    ]
-    named = {chunk.path: chunk.defines[0] for chunk in reversed(chunks) if chunk.defines}
-    asked = make_questions(snapshot, [(f.path, named[f.path]) for f in files if f.path in named], count)
-    with TemporaryDirectory(prefix="nightschool-proof-") as folder:
-        index = LexicalIndex(Path(folder))
-        index.write((chunk.id, chunk) for chunk in chunks)
-        by_id = {chunk.id: chunk for chunk in chunks}
-        found = [_passages(question, index, by_id) for question in asked]
-    without = [(question, _render(question, [], base)) for question in asked]
-    return without + [(question, _render(question, list(p), base)) for question, p in zip(asked, found, strict=True)]
-
-
-def _passages(question: str, index: LexicalIndex, by_id: dict[str, Chunk]) -> list[Passage]:
-    return [make_passage(by_id[id], score) for id, score in index.search(query_tokens(question), 3)]
-
-
-def _render(question: str, passages: Sequence[Passage], base: BaseModel) -> str:
-    """The serving prompt through the base model's own template, as text."""
-    counter = Tokenizer.from_file(str(base.folder / "tokenizer.json"))
-
-    def count(text: str) -> int:
-        return len(counter.encode(text, add_special_tokens=False).ids)
-
-    room = min(_PROMPT_TOKENS, base.context_length // 2)
-    prompt = render_prompt(Question(question), passages, count, room)
-    return json.dumps([asdict(turn) for turn in prompt.messages])
-
-
-def _proved(measured: dict[str, Measured], proof: Proof, questions: Sequence[str]) -> Proved:
-    half, known = len(questions) // 2, known_names(proof.snapshot)
+def _proved(measured: dict[str, Measured], proof: Proof, asking: Asking, known: Known) -> Proved:
     kind = "next-day" if proof.is_next_day else "held-out"
+    marks = {arm: _marks(found, asking, known) for arm, found in measured.items()}
     rows: list[Row] = []
     for arm, found in measured.items():
         for retrieval in (False, True):
             scores = found.with_passages if retrieval else found.without
-            answers = found.answers[half:] if retrieval else found.answers[:half]
-            rows.append(
-                Row(arm, retrieval, _bits(scores.get(kind, [])), _bits(scores.get("elsewhere", [])),
-                    check(questions[:half], answers, known) if half else None)
-            )  # fmt: skip
-    shown = tuple(
-        Shown(question, {arm: found.answers[half + i].text for arm, found in measured.items()})
-        for i, question in enumerate(questions[:half])
-    )
-    return Proved(tuple(rows), _evidence(measured, kind, proof, rows), shown)
+            answers = sum_up(list(marks[arm][retrieval].values())) if asking.asked else None
+            bits = _bits(scores.get(kind, [])), _bits(scores.get("elsewhere", []))
+            rows.append(Row(arm, retrieval, *bits, answers, found.tokens_per_s))
+    return Proved(tuple(rows), _evidence(measured, kind, proof, marks), _shown(marks))
 
 
-def _evidence(measured: dict[str, Measured], kind: str, proof: Proof, rows: Sequence[Row]) -> Evidence:
+Marks = dict[str, dict[bool, dict[int, Marked]]]
+
+
+def _marks(found: Measured, asking: Asking, known: Known) -> dict[bool, dict[int, Marked]]:
+    """With passages or without -> question -> marks, of what was answered."""
+    marked: dict[bool, dict[int, Marked]] = {False: {}, True: {}}
+    for (index, passages), answer in zip(asking.order, found.answers, strict=False):
+        marked[passages][index] = mark(asking.asked[index], answer, known)
+    return marked
+
+
+def _shown(marks: Marks) -> tuple[Shown, ...]:
+    """Some answers of each kind, side by side: with passages where it was asked so."""
+    shown: list[Shown] = []
+    for kind, most in _SHOWN:
+        passages = kind in ("about", "recall", "unreal")
+        found = marks[BASE_ARM][passages]
+        indexes = [index for index, one in found.items() if one.asked.kind == kind][:most]
+        for index in indexes:
+            texts = {arm: arms[passages][index].answer.text for arm, arms in marks.items() if index in arms[passages]}
+            shown.append(Shown(found[index].asked.question, {arm: mask_secrets(t).text for arm, t in texts.items()}))
+    return tuple(shown)
+
+
+_SHOWN = (("about", 3), ("recall", 2), ("unreal", 1), ("file", 1))
+
+
+def _evidence(measured: dict[str, Measured], kind: str, proof: Proof, marks: Marks) -> Evidence:
     candidate = measured[CANDIDATE]
 
     def against(arm: str, kind: str, *, retrieval: bool) -> Change | None:
@@ -193,12 +172,24 @@ def _evidence(measured: dict[str, Measured], kind: str, proof: Proof, rows: Sequ
         its = (measured[arm].with_passages if retrieval else measured[arm].without).get(kind, [])
         return change(mine, its) if mine else None
 
+    def guard(kind: str, *, retrieval: bool) -> Difference | None:
+        return difference(*paired(marks[CANDIDATE][retrieval], marks[BASE_ARM][retrieval], kind))
+
+    answered = [one for arms in marks[CANDIDATE].values() for one in arms.values()]
     return Evidence(
         against_base=against(BASE_ARM, kind, retrieval=True),
         against_service=against(IN_SERVICE, kind, retrieval=True),
         elsewhere=against(BASE_ARM, "elsewhere", retrieval=False),
         is_next_day=proof.is_next_day,
-        secrets=sum(row.answers.secrets for row in rows if row.arm == CANDIDATE and row.answers is not None),
+        guards=Guards(
+            names=guard("about", retrieval=True),
+            recall=guard("recall", retrieval=True),
+            refusals=guard("unreal", retrieval=True),
+            ends=guard("end", retrieval=True),
+            canaries=guard("canary", retrieval=False),
+        ),
+        secrets=sum(one.secrets for one in answered),
+        gone=tuple(sorted({word for one in answered for word in one.gone})),
     )
 
 

@@ -5,19 +5,23 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
-from html import escape
 from pathlib import Path
 from typing import Any, Literal
 
 from indexer.workspace import Workspace, write_atomically
 from server.adapter import Adapter
+from trainer.charts import NightPoint
+from trainer.learnt import Learnt
 from trainer.promote import Line
 from trainer.proving import Row, Shown
+from trainer.report_page import to_html
+from trainer.report_tables import headline, tables
 
 
 @dataclass(frozen=True, slots=True)
 class NightReport:
-    """What a night decided, and every number that it decided on."""
+    """What a night decided, and every number that it decided on. `mix` is the corpus' tokens by kind of example, `gone`
+    what the candidate still writes although the repository has it no more."""
 
     night: str
     outcome: Literal["promoted", "refused", "skipped"]
@@ -34,6 +38,9 @@ class NightReport:
     manifest: dict[str, Any] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
     answers: tuple[Shown, ...] = ()
+    mix: dict[str, int] = field(default_factory=dict)
+    learnt: Learnt = field(default_factory=Learnt)
+    gone: tuple[str, ...] = ()
 
     @classmethod
     def skipped(cls, night: str, reason: str) -> NightReport:
@@ -41,9 +48,6 @@ class NightReport:
 
     def to_json(self) -> str:
         return json.dumps(asdict(self), indent=2, ensure_ascii=False)
-
-
-Table = tuple[Sequence[str], Sequence[Sequence[str]]]
 
 
 def write_reports(workspace: Workspace, adapter: Adapter, report: NightReport) -> None:
@@ -57,84 +61,21 @@ def write_reports(workspace: Workspace, adapter: Adapter, report: NightReport) -
 
 
 def to_markdown(report: NightReport) -> str:
-    parts = [f"# The night of {report.night}: {report.outcome}", _headline(report)]
-    for title, (head, rows) in _tables(report).items():
+    parts = [f"# The night of {report.night}: {report.outcome}", headline(report)]
+    for title, (head, rows) in tables(report).items():
         lines = [head, ["---"] * len(head), *rows]
         parts += [f"## {title}", "\n".join(f"| {' | '.join(map(_cell, line))} |" for line in lines)]
+    if report.learnt.since:
+        parts.append(f"## Learnt since the night of {report.learnt.since}: {report.learnt.commits} commits")
+        parts.append("\n".join(f"- {subject}" for subject in report.learnt.subjects))
+    if report.gone:
+        parts.append(f"## Stale memory\n\nIt still writes names that are gone: {', '.join(report.gone)}")
     if report.answers:
-        parts.append("## Answers side by side, with retrieval")
+        parts.append("## Answers side by side")
         for shown in report.answers:
             parts.append(f"**{shown.question}**")
             parts += [f"- {arm}: {' '.join(text.split())[:400]}" for arm, text in shown.answers.items()]
     return "\n\n".join(parts) + "\n"
-
-
-def to_html(report: NightReport, losses: Sequence[float], history: Sequence[tuple[str, float]]) -> str:
-    """One page, nothing loaded from anywhere."""
-    parts = [f"<h1>The night of {escape(report.night)}: {report.outcome}</h1><p>{escape(_headline(report))}</p>"]
-    for title, (head, rows) in _tables(report).items():
-        cells = "".join(f"<th>{escape(name)}</th>" for name in head)
-        body = "".join("<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>" for row in rows)
-        parts.append(f"<h2>{escape(title)}</h2><table><tr>{cells}</tr>{body}</table>")
-    if losses:
-        parts.append(f"<h2>Training loss</h2>{_curve(losses, 'nats a token, by step')}")
-    if len(history) > 1:
-        caption = "change of bits per byte on newer code, by night: " + ", ".join(f"{n} {v:+.1%}" for n, v in history)
-        parts.append(f"<h2>All nights</h2>{_curve([value for _, value in history], caption)}")
-    for shown in report.answers:
-        answers = "".join(f"<dt>{escape(arm)}</dt><dd>{escape(text)}</dd>" for arm, text in shown.answers.items())
-        parts.append(f"<h3>{escape(shown.question)}</h3><dl>{answers}</dl>")
-    return _PAGE.replace("@TITLE@", escape(report.night)).replace("@BODY@", "\n".join(parts))
-
-
-def _headline(report: NightReport) -> str:
-    what = {
-        "promoted": f"{report.version} is in service.",
-        "refused": f"{report.version} was refused; {report.in_service or 'the base model'} stays in service.",
-        "skipped": "Nothing was done.",
-    }[report.outcome]
-    if report.outcome == "refused" and report.in_service is None:
-        what += " Fine-tuning did not prove itself on this repository tonight: it is served with retrieval alone."
-    return f"{what} {report.reason}".strip()
-
-
-def _tables(report: NightReport) -> dict[str, Table]:
-    if report.outcome == "skipped":
-        return {}
-    newer = "newer code" if report.is_next_day else "held-out files"
-    head = (
-        "arm",
-        "retrieval",
-        f"bits per byte, {newer}",
-        "other people's code",
-        "names that exist",
-        "refused",
-        "stopped",
-    )
-    arms = [
-        (
-            row.arm, "on" if row.retrieval else "off", _number(row.newer_code), _number(row.elsewhere),
-            *((f"{row.answers.valid_names} of {row.answers.names}", f"{row.answers.refused} of {row.answers.unreal}",
-               f"{row.answers.stopped} of {row.answers.answers}") if row.answers else ("", "", "")),
-        )
-        for row in report.rows
-    ]  # fmt: skip
-    verdict = [(line.rule, line.measured, "passed" if line.passed else "NOT PASSED") for line in report.verdict]
-    facts = {"trained on": report.commit[:12], "proved on": report.newer_commit[:12], "base model": report.base_model}
-    hyper = report.manifest.get("hyper_parameters", {})
-    losses = report.manifest.get("losses", {})
-    return {
-        "Verdict": (("rule", "measured", ""), verdict),
-        "The arms": (head, arms),
-        "Facts": (("", ""), [*facts.items(), *((f"loss, {k}", _number(v)) for k, v in losses.items())]),
-        "Corpus": (("", ""), [(name.replace("_", " "), f"{value:,.0f}") for name, value in report.corpus.items()]),
-        "Hyper-parameters": (("", ""), [(name, str(value)) for name, value in hyper.items()]),
-        "Seconds by stage": (("", ""), [(name, f"{value:.1f}") for name, value in report.seconds.items()]),
-    }
-
-
-def _number(value: float | None) -> str:
-    return "not measured" if value is None else f"{value:.4f}"
 
 
 def _cell(text: str) -> str:
@@ -150,43 +91,21 @@ def _training_losses(events: Path) -> list[float]:
     return [steps[step] for step in sorted(steps)]
 
 
-def _history(workspace: Workspace, report: NightReport) -> list[tuple[str, float]]:
-    found: list[tuple[str, float]] = []
+def _history(workspace: Workspace, report: NightReport) -> list[NightPoint]:
+    """All nights that compared a candidate with the base model, this one last."""
+    found: list[NightPoint] = []
     for path in sorted((workspace.state / "nights").glob("2*.json")):
-        values = json.loads(path.read_text("utf-8"))
-        if values["night"] != report.night:
-            found += _gain(values["night"], values["rows"])
-    return found + _gain(report.night, [asdict(row) for row in report.rows])
+        try:
+            values = json.loads(path.read_text("utf-8"))
+            if values["night"] != report.night:
+                found += _point(values["night"], values["outcome"], values["rows"])
+        except (OSError, ValueError, KeyError, TypeError):  # another version's
+            continue
+    return found + _point(report.night, report.outcome, [asdict(row) for row in report.rows])
 
 
-def _gain(night: str, rows: Sequence[dict[str, Any]]) -> list[tuple[str, float]]:
+def _point(night: str, outcome: Any, rows: Sequence[dict[str, Any]]) -> list[NightPoint]:
     bits = {row["arm"]: row["newer_code"] for row in rows if row["retrieval"]}
     if not bits.get("base") or bits.get("candidate") is None:
         return []
-    return [(night, bits["candidate"] / bits["base"] - 1)]
-
-
-def _curve(values: Sequence[float], caption: str) -> str:
-    low, high = min(values), max(values)
-    span = (high - low) or 1.0
-    points = " ".join(
-        f"{20 + 660 * i / max(1, len(values) - 1):.1f},{20 + 160 * (high - value) / span:.1f}"
-        for i, value in enumerate(values)
-    )
-    return (
-        f'<svg viewBox="0 0 700 220" role="img" aria-label="{escape(caption)}"><polyline points="{points}"/>'
-        f'<text x="20" y="14">{high:.3f}</text><text x="20" y="196">{low:.3f}</text>'
-        f'<text x="20" y="214">{escape(caption)}</text></svg>'
-    )
-
-
-_PAGE = """<!doctype html><html lang="en"><meta charset="utf-8"><title>nightschool: @TITLE@</title>
-<meta name="viewport" content="width=device-width"><style>
-body{font:15px/1.5 system-ui,sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem;color:#1b1f24;background:#fff}
-table{border-collapse:collapse;margin:.5rem 0 1.5rem}td,th{border:1px solid #d0d7de;padding:.3rem .6rem;text-align:left}
-th{background:#f6f8fa}svg{width:100%;max-width:700px}polyline{fill:none;stroke:#0b62c4;stroke-width:2}
-svg text{font-size:12px;fill:#57606a}dt{font-weight:600}dd{margin:0 0 .6rem;white-space:pre-wrap}
-@media(prefers-color-scheme:dark){body{background:#0d1117;color:#e6edf3}td,th{border-color:#30363d}th{background:#161b22}
-polyline{stroke:#58a6ff}svg text{fill:#8b949e}}
-</style><body>@BODY@</body></html>
-"""
+    return [NightPoint(night, outcome, bits["candidate"] / bits["base"] - 1)]

@@ -9,6 +9,7 @@ from pydantic_settings import SettingsConfigDict
 
 from indexer.settings import SectionSettings
 from trainer.presets import Preset, find_preset
+from trainer.promote import Margins
 
 Association = Literal[
     "OWNER", "MEMBER", "COLLABORATOR", "CONTRIBUTOR", "FIRST_TIME_CONTRIBUTOR", "FIRST_TIMER", "MANNEQUIN", "NONE"
@@ -27,6 +28,7 @@ class TrainerSettings(SectionSettings):
     backend: Literal["auto", "unsloth", "trl"] = Field(
         "auto", description="auto takes Unsloth where it is installed, else plain TRL and peft"
     )
+    gpus: int = Field(1, ge=1, description="GPUs that a training uses, through accelerate launch; needs backend trl")
     budget_minutes: float = Field(10, gt=0, description="training ends cleanly after this long; minutes")
     max_steps: int = Field(0, ge=0, description="optimiser steps after which training ends; 0: as the epochs say")
     seed: int = Field(
@@ -47,6 +49,19 @@ class TrainerSettings(SectionSettings):
     learn_prompts: bool = Field(False, description="learn a conversation's prompt too, as the original recipe did")
     checkpoint_every_s: float = Field(300, gt=0, description="time between checkpoints; seconds")
 
+    nightly: str = Field(
+        "", pattern=r"^$|^([01]\d|2[0-3]):[0-5]\d$",
+        description="time of day at which the backend starts a night by itself: HH:MM in UTC; empty: never",
+    )  # fmt: skip
+    nightly_grace_hours: float = Field(
+        4, gt=0, le=23, description="a night that was missed is made up for until so long after its time; hours"
+    )
+    webhook: str = Field(
+        "", description="address that is sent what became of each night, as JSON; empty: nothing leaves this machine"
+    )
+    min_changed_lines: int = Field(1, ge=1, description="lines committed since the last night that are worth another")
+    require_gpu: bool = Field(False, description="skip the night where there is no GPU")
+
     held_out_share: float = Field(0.1, gt=0, lt=1, description="share of the files that is never trained on")
     held_out_tokens: int = Field(
         3_000, ge=256, description="held-out tokens on which losses are taken before and after"
@@ -55,7 +70,10 @@ class TrainerSettings(SectionSettings):
         6_000, ge=500, description="newer code that is kept from training and that an adapter is proved on; bytes"
     )
     questions: int = Field(
-        4, ge=0, description="questions each arm answers in the proof; the last is about nothing real"
+        16, ge=0, description="questions of each kind that an arm is asked in the proof, time permitting; 0: none"
+    )
+    answer_minutes: float = Field(
+        6, gt=0, description="time for the answers of all arms in the proof; how many are asked follows; minutes"
     )
     answer_tokens: int = Field(64, ge=8, description="longest answer in the proof; tokens")
     min_gain: float = Field(
@@ -65,6 +83,13 @@ class TrainerSettings(SectionSettings):
         0.01, ge=0, description="share of bits that a candidate may cost on other people's code"
     )
     min_files: int = Field(5, ge=1, description="files that a proof must rest on")
+    margin_names: float = Field(
+        0.05, ge=0, le=1, description="how much smaller the share of names that exist may surely be than the base's"
+    )
+    margin_recall: float = Field(0.03, ge=0, le=1, description="the same for recall of what was read; token F1")
+    margin_refusals: float = Field(0.10, ge=0, le=1, description="the same for refusals of what does not exist")
+    margin_ends: float = Field(0.10, ge=0, le=1, description="the same for answers that end by themselves")
+    margin_canaries: float = Field(0.05, ge=0, le=1, description="the same for prompts that any model should follow")
     max_files: int = Field(20_000, ge=1, description="files a corpus takes, those changed last first")
     keep_adapters: int = Field(7, ge=2, description="adapters kept; older ones are deleted")
 
@@ -97,6 +122,13 @@ class TrainerSettings(SectionSettings):
         "", description="the wiki: github (that of [trainer] github), the URL of a git repository, or a folder"
     )
     commits: int = Field(300, ge=0, le=100_000, description="commits learnt from, the newest first")
+
+    def margins(self) -> Margins:
+        """What the gate asks of a candidate."""
+        return Margins(
+            self.min_gain, self.max_forgetting, self.min_files, self.margin_names, self.margin_recall,
+            self.margin_refusals, self.margin_ends, self.margin_canaries,
+        )  # fmt: skip
 
     def hyper_parameters(self, has_gpu: bool) -> Preset:
         """The preset as these settings change it."""

@@ -9,7 +9,7 @@ import shutil
 import sys
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from importlib.util import find_spec
 from itertools import accumulate
 from pathlib import Path
@@ -24,6 +24,7 @@ from trainer.job import Step, TrainingError, TrainingEvent
 from trainer.lora import as_columns, collate, compute_dtype
 from trainer.plan import Plan, learning_rate_share
 from trainer.presets import Preset
+from trainer.ranks import rank, same_for_all, world_size
 
 CLOCK_FILE = "clock.json"
 
@@ -49,6 +50,23 @@ class Limits:
 
     budget_s: float
     steps: int
+
+
+@dataclass(frozen=True, slots=True)
+class Course:
+    """How a run over a plan goes: its own `folder`, and what decides its steps.
+
+    `probe`, when given, is called `probes` times along the run, evenly, with the share of it that is done.
+    """
+
+    folder: Path
+    preset: Preset
+    limits: Limits
+    seed: int
+    micro_rows: int = 1
+    checkpoint_every_s: float = 300.0
+    probes: int = 0
+    probe: Callable[[float], None] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,39 +100,29 @@ def seconds_per_token(model: Any, plan: Plan, pad: int) -> float:
     return seconds / batch["input_ids"].numel()
 
 
-def train(
-    model: Any,
-    tokenizer: Any,
-    plan: Plan,
-    preset: Preset,
-    limits: Limits,
-    folder: Path,
-    seed: int,
-    micro_rows: int,
-    checkpoint_every_s: float,
-    tell: Callable[[TrainingEvent], None],
-) -> Trained:
-    """Train `model` in place along `plan`; goes on from the last whole checkpoint in `folder`, if there is one.
+def train(model: Any, tokenizer: Any, plan: Plan, course: Course, tell: Callable[[TrainingEvent], None]) -> Trained:
+    """Train `model` in place along `plan`; goes on from the last whole checkpoint in the run's folder, if there is one.
 
     Raises `TrainingError` when the loss is no number, `OSError` when the disk is full.
     """
+    preset = course.preset
     apart = torch.cuda.is_available() and "unsloth" in sys.modules
-    micro = min(micro_rows, preset.rows_per_step)
-    accumulate_rows = max(1, preset.rows_per_step // micro)
-    steps = max(1, math.ceil(len(plan.rows) / (micro * accumulate_rows)))
-    steps = min(steps, limits.steps) if limits.steps else steps
-    checkpoint = last_checkpoint(folder)
+    each = rows_each(preset.rows_per_step, world_size())
+    micro = rows_at_once(course.micro_rows, each)
+    accumulate_rows = each // micro
+    steps = max(1, math.ceil(len(plan.rows) / preset.rows_per_step))
+    steps = min(steps, course.limits.steps) if course.limits.steps else steps
+    checkpoint = last_checkpoint(course.folder)
     clock = Clock(**json.loads((checkpoint / CLOCK_FILE).read_text())) if checkpoint else Clock()
-    watch = _Watch(
-        plan, preset, Limits(limits.budget_s, steps), clock, micro * accumulate_rows, checkpoint_every_s, tell
-    )
+    course = replace(course, limits=Limits(course.limits.budget_s, steps))
+    watch = _Watch(plan, course, clock, tell)
     optimizer = torch.optim.AdamW(
         [parameter for parameter in model.parameters() if parameter.requires_grad],
         lr=preset.learning_rate, betas=(0.9, preset.beta2), weight_decay=preset.weight_decay, fused=True,
     )  # fmt: skip
     trainer = _trainer_class()(
         model=model,
-        args=_config(preset, folder, seed, micro, accumulate_rows, steps),
+        args=_config(course, micro, accumulate_rows, steps),
         train_dataset=Dataset.from_list([as_columns(row) for row in plan.rows]),
         processing_class=tokenizer,
         data_collator=lambda rows: collate(rows, tokenizer.pad_token_id, with_mask=apart),
@@ -126,6 +134,18 @@ def train(
     trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     done = trainer.state.global_step
     return Trained(done, watch.tokens_after(done), clock.elapsed_s, clock.first_loss, clock.last_loss)
+
+
+def rows_each(rows_per_step: int, processes: int) -> int:
+    """Rows of a step for each of `processes`. Raises `TrainingError` when they cannot be shared out evenly."""
+    if rows_per_step % processes:
+        raise TrainingError(f"{processes} processes cannot share {rows_per_step} rows: set [trainer] rows_per_step")
+    return rows_per_step // processes
+
+
+def rows_at_once(wanted: int, rows_per_step: int) -> int:
+    """The most rows up to `wanted` that divide a step: the effective batch stays what it was asked to be."""
+    return max(rows for rows in range(1, min(wanted, rows_per_step) + 1) if rows_per_step % rows == 0)
 
 
 def _trainer_class() -> Any:
@@ -153,18 +173,20 @@ def _printer() -> Any:
     return PrinterCallback
 
 
-def _config(preset: Preset, folder: Path, seed: int, micro: int, accumulate_rows: int, steps: int) -> SFTConfig:
-    has_gpu = torch.cuda.is_available()
+def _config(course: Course, micro: int, accumulate_rows: int, steps: int) -> SFTConfig:
+    has_gpu, preset = torch.cuda.is_available(), course.preset
     return SFTConfig(
-        output_dir=str(folder),
+        output_dir=str(course.folder),
         per_device_train_batch_size=micro,
         gradient_accumulation_steps=accumulate_rows,
         max_steps=steps,
         learning_rate=preset.learning_rate,
         max_grad_norm=preset.max_grad_norm,
-        seed=seed,
-        data_seed=seed,
+        seed=course.seed,
+        data_seed=course.seed,
         use_cpu=not has_gpu,
+        ddp_backend="gloo" if world_size() > 1 and not has_gpu else None,
+        ddp_find_unused_parameters=False,
         bf16=compute_dtype() == torch.bfloat16,
         gradient_checkpointing=has_gpu,
         # Our rows are tokenised, packed and ordered already; TRL's own defaults would cut them at 1,024 tokens.
@@ -187,36 +209,45 @@ def _config(preset: Preset, folder: Path, seed: int, micro: int, accumulate_rows
 class _Watch(TrainerCallback):  # type: ignore[misc]
     """Tells every step, ends the run in time, and asks for checkpoints."""
 
-    def __init__(
-        self, plan: Plan, preset: Preset, limits: Limits, clock: Clock, rows_per_step: int, every_s: float,
-        tell: Callable[[TrainingEvent], None],
-    ) -> None:  # fmt: skip
-        self._plan, self._preset, self._limits, self._clock = plan, preset, limits, clock
-        self._tokens = [0, *accumulate(_tokens_per_step(plan, rows_per_step))]
-        self._every_s, self._tell = every_s, tell
+    def __init__(self, plan: Plan, course: Course, clock: Clock, tell: Callable[[TrainingEvent], None]) -> None:
+        self._plan, self._course, self._limits, self._clock = plan, course, course.limits, clock
+        self._tokens = [0, *accumulate(_tokens_per_step(plan, course.preset.rows_per_step))]
+        self._tell = tell
         self._before_s = clock.elapsed_s
-        self._began = self._saved = time.monotonic()
-        self._first_step: int | None = None
+        self._began = time.monotonic()
+        self._saved_s = clock.elapsed_s
+        self._probed = 0
 
     def learning_rate_share(self, step: int) -> float:
         # By steps or by the clock, whichever is further: with a budget the rate has come down when the time is up.
-        spent = self._clock.elapsed_s / self._limits.budget_s
-        return learning_rate_share(max(step / self._limits.steps, spent), self._plan.stage_ends, self._preset)
+        return learning_rate_share(self._done(step), self._plan.stage_ends, self._course.preset)
+
+    def _done(self, step: int) -> float:
+        return max(step / self._limits.steps, self._clock.elapsed_s / self._limits.budget_s)
 
     def tokens_after(self, step: int) -> int:
         return self._tokens[min(step, len(self._tokens) - 1)]
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        now = time.monotonic()
-        self._clock.elapsed_s = self._before_s + now - self._began
-        per_step = self._clock.elapsed_s / state.global_step
-        if self._clock.elapsed_s + per_step / 2 >= self._limits.budget_s:
+        elapsed_s = self._clock.elapsed_s = same_for_all(self._before_s + time.monotonic() - self._began)
+        per_step = elapsed_s / state.global_step
+        if elapsed_s + per_step / 2 >= self._limits.budget_s:
             control.should_training_stop = True
-        if now - self._saved >= self._every_s and not control.should_training_stop:
+        self._probe(self._done(state.global_step))
+        if elapsed_s - self._saved_s >= self._course.checkpoint_every_s and not control.should_training_stop:
             control.should_save = True
-            self._saved = now
+            self._saved_s = elapsed_s
+
+    def _probe(self, done: float) -> None:
+        """Calls the probe at 1/n, 2/n ... of the run, but not at its end: what comes after is measured anyway."""
+        due = min(int(done * self._course.probes), self._course.probes - 1)
+        if self._course.probe is not None and due > self._probed:
+            self._probed = due
+            self._course.probe(done)
 
     def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        if rank():
+            return
         folder = Path(args.output_dir) / f"checkpoint-{state.global_step}"
         staging = folder / f".{CLOCK_FILE}"
         staging.write_text(json.dumps(asdict(self._clock)))

@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
+from indexer.gpu import has_gpu
 from indexer.settings import IndexerSettings
 from indexer.workspace import Workspace
 from server.adapter import Adapter, Losses, find_adapter, new_version, promote, prune
@@ -68,26 +69,32 @@ class TrainingReport:
     notices: tuple[str, ...]
 
 
-def collect(
-    workspace: Workspace,
-    settings: TrainerSettings,
-    base: BaseModel,
-    on_progress: OnProgress,
-    *,
-    commit: str = "HEAD",
-    snapshot: Snapshot | None = None,
-    generator: Generator | None = None,
-) -> CorpusReport:
+@dataclass(frozen=True, slots=True)
+class Workshop:
+    """What a stage works with: the workspace, its settings, the base model, whom it tells, how it starts processes.
+
+    Without a `generator` there are the conversations that need none, and those that one wrote before.
+    """
+
+    workspace: Workspace
+    settings: TrainerSettings
+    base: BaseModel
+    tell: OnProgress
+    runner: Runner = run_job
+    generator: Generator | None = None
+
+
+def collect(workshop: Workshop, *, commit: str = "HEAD", snapshot: Snapshot | None = None) -> CorpusReport:
     """Make the corpus of `commit` (of the working tree where there is no git), or of a snapshot taken already.
 
-    Without a `generator` there are the conversations that need none, and those that one wrote before. Raises
-    `EmptyCorpus`.
+    Raises `EmptyCorpus`.
     """
+    workspace, settings, base, tell = workshop.workspace, workshop.settings, workshop.base, workshop.tell
     began = time.monotonic()
-    on_progress(Stage("reading the code"))
+    tell(Stage("reading the code"))
     snapshot = snapshot or take_snapshot(workspace, IndexerSettings.read(workspace), commit)
-    found = collect_documents(workspace, settings, snapshot, on_progress)
-    on_progress(Stage("making examples"))
+    found = collect_documents(workspace, settings, snapshot, tell)
+    tell(Stage("making examples"))
     wanted = CorpusSettings.read(workspace)
     plan = CorpusPlan(
         settings.hyper_parameters(has_gpu()).example_tokens, settings.held_out_share, settings.seed,
@@ -97,44 +104,41 @@ def collect(
     workspace.corpus.mkdir(exist_ok=True)
     folder = workspace.corpus / snapshot.name
     weights = _line_weights(workspace, snapshot)
-    beside = Beside(found.documents, found.left_out, _writer(workspace, wanted, generator, on_progress))
+    beside = Beside(found.documents, found.left_out, _writer(workshop, wanted))
     ledger = build_corpus(snapshot, base.folder / "tokenizer.json", base.sha256, plan, folder, weights, beside)
     return _corpus_report(folder, ledger, time.monotonic() - began)
 
 
 def _writer(
-    workspace: Workspace, wanted: CorpusSettings, generator: Generator | None, on_progress: OnProgress
+    workshop: Workshop, wanted: CorpusSettings
 ) -> Callable[[Sequence[Document]], tuple[Sequence[Talk], dict[str, int]]]:
     """Has a model write what only a model can; what it wrote before is read from the cache."""
+    generator, tell = workshop.generator, workshop.tell
 
     def write(pages: Sequence[Document]) -> tuple[Sequence[Talk], dict[str, int]]:
         if generator is None:
             return (), {}
         orders = list(page_orders([Page(p.source_id, p.title, p.text) for p in pages], wanted.page_answers))
         orders += general_orders(wanted.general)
-        on_progress(Stage(f"having {len(orders)} conversations written"))
+        tell(Stage(f"having {len(orders)} conversations written"))
         written = write_orders(
-            orders, generator, workspace.state / "generated",
-            lambda done, of: on_progress(Stage(f"written {done} of {of} answers")),
+            orders, generator, workshop.workspace.state / "generated",
+            lambda done, of: tell(Stage(f"written {done} of {of} answers")),
         )  # fmt: skip
         for notice in written.notices:
-            on_progress(Note(notice))
+            tell(Note(notice))
         return written.talks, dict(written.left_out)
 
     return write
 
 
 def run_training(
-    workspace: Workspace,
-    settings: TrainerSettings,
-    base: BaseModel,
-    on_progress: OnProgress,
+    workshop: Workshop,
     *,
-    budget_minutes: float | None = None,
     corpus: Path | None = None,
     promote_it: bool = True,
     version: str = "",
-    runner: Runner = run_job,
+    learn_validation: bool = False,
 ) -> TrainingReport:
     """Train an adapter on `corpus` (the newest when None) in a process of its own, and put it in service.
 
@@ -142,18 +146,19 @@ def run_training(
 
     Raises `TrainingError`; then, and after Ctrl-C, what is in service is as it was.
     """
+    workspace, settings = workshop.workspace, workshop.settings
     folder = corpus or newest_corpus(workspace)
     if shutil.disk_usage(workspace.state).free < _MIN_FREE_BYTES:
         raise TrainingError(f"less than {_MIN_FREE_BYTES >> 30} GiB free below {workspace.state}: free some disk space")
-    job = make_job(workspace, settings, base, folder, budget_minutes or settings.budget_minutes, version)
+    job = make_job(workshop, folder, settings.budget_minutes, version)
     notices: list[str] = []
 
     def listen(event: TrainingEvent) -> None:
         if isinstance(event, Note):
             notices.append(event.text)
-        on_progress(event)
+        workshop.tell(event)
 
-    runner(job, listen, "trainer.train")
+    workshop.runner(job.model_copy(update={"learn_validation": learn_validation}), listen, "trainer.train")
     adapter = find_adapter(workspace.adapters, job.version)
     if promote_it:
         adapter = promote(workspace.adapters, job.version)
@@ -162,10 +167,9 @@ def run_training(
     return TrainingReport(adapter, made.losses, made.steps, made.tokens, made.seconds, tuple(notices))
 
 
-def make_job(
-    workspace: Workspace, settings: TrainerSettings, base: BaseModel, corpus: Path, budget_minutes: float, version: str
-) -> TrainingJob:
+def make_job(workshop: Workshop, corpus: Path, budget_minutes: float, version: str) -> TrainingJob:
     """What the training process is told; a run's folder is named for its adapter's version."""
+    workspace, settings = workshop.workspace, workshop.settings
     try:
         ledger = read_ledger(corpus)
     except (OSError, ValueError, TypeError, KeyError) as error:
@@ -174,13 +178,13 @@ def make_job(
         raise TrainingError(f"the corpus {corpus.name} has prompts of another version: collect again")
     commit = ledger.commit
     version = version or new_version(workspace.adapters, commit, datetime.now(UTC))
-    values = asdict(base)
+    values = asdict(workshop.base)
     return TrainingJob(
         corpus=corpus,
         run=workspace.state / "runs" / version,
         adapters=workspace.adapters,
         version=version,
-        base={**values, "folder": str(base.folder)},
+        base={**values, "folder": str(workshop.base.folder)},
         preset=asdict(settings.hyper_parameters(has_gpu())),
         backend=settings.backend,
         budget_s=budget_minutes * 60,
@@ -191,6 +195,7 @@ def make_job(
         checkpoint_every_s=settings.checkpoint_every_s,
         held_out_tokens=settings.held_out_tokens,
         prompt_version=PROMPT_VERSION,
+        processes=settings.gpus,
     )
 
 
@@ -200,11 +205,6 @@ def newest_corpus(workspace: Workspace) -> Path:
     if not found:
         raise TrainingError("there is no corpus yet: run `nightschool collect` first")
     return max(found, key=lambda path: path.stat().st_mtime_ns).parent
-
-
-def has_gpu() -> bool:
-    """Is there an NVIDIA GPU with a driver? Asked without importing torch."""
-    return Path("/proc/driver/nvidia/version").exists() and shutil.which("nvidia-smi") is not None
 
 
 def _line_weights(workspace: Workspace, snapshot: Snapshot) -> Callable[[SnapshotFile], Sequence[float] | None]:

@@ -11,12 +11,13 @@ import logging
 import sys
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING, Any, Literal, TextIO
 
 from server.adapter import Adapter, AdapterError, DataCounts, Losses, TrainedOn, finish_adapter
+from server.base_model import BaseModel
 from trainer.child import end_with_parent, event_stream
 from trainer.corpus import Example, read_examples
 from trainer.encoding import BadTemplate, Row
@@ -24,6 +25,8 @@ from trainer.job import Failed, Finished, HeldOut, Note, Stage, TrainingError, T
 from trainer.ledger import Ledger, read_ledger
 from trainer.plan import Plan, held_out_rows, make_plan
 from trainer.presets import Preset
+from trainer.ranks import join, rank, same_for_all, world_size
+from trainer.readiness import memory_needed
 
 if TYPE_CHECKING:
     from trainer.sft import Trained
@@ -33,32 +36,65 @@ log = logging.getLogger(__name__)
 Tell = Callable[[TrainingEvent], None]
 
 
-def run(job: TrainingJob, tell: Tell) -> Adapter:
-    """Train the adapter `job.version`. Raises `TrainingError`, `AdapterError`, or `OSError` when the disk is full."""
-    began = time.monotonic()
-    base, preset = job.base_model(), job.hyper_parameters()
-    ledger, examples = _read_corpus(job)
-    tell(Stage("loading the base model"))
-    from trainer.lora import choose_backend, load_with_lora
+@dataclass(frozen=True, slots=True)
+class Run:
+    """A run under way: what it was told, the model that it trains in place, and whom it tells."""
 
-    backend = choose_backend(job.backend)
-    _check_memory(base.parameters, preset)
-    model, tokenizer = load_with_lora(base, preset, backend, job.seed)
-    kept_out = held_out_rows(examples, tokenizer, base.end_of_turn, preset, job.held_out_tokens)
+    job: TrainingJob
+    base: BaseModel
+    preset: Preset
+    backend: Literal["unsloth", "trl"]
+    model: Any
+    tokenizer: Any
+    tell: Tell
+
+
+@dataclass(frozen=True, slots=True)
+class Made:
+    """What the adapter's manifest says of a run that is over."""
+
+    ledger: Ledger
+    plan: Plan
+    trained: Trained
+    losses: Losses
+
+
+def run(job: TrainingJob, tell: Tell) -> Adapter | None:
+    """Train the adapter `job.version`; None in a process that only helps another (`trainer/ranks.py`).
+
+    Raises `TrainingError`, `AdapterError`, or `OSError` when the disk is full."""
+    deadline = time.monotonic() + job.budget_s
+    ledger, examples = _read_corpus(job)
+    join()
+    tell(Stage("loading the base model"))
+    under_way = _load(job, tell)
+    kept_out = held_out_rows(
+        examples, under_way.tokenizer, under_way.base.end_of_turn, under_way.preset, job.held_out_tokens
+    )
     tell(Stage("loss on held-out files before training"))
-    before, after_s = _held_out_loss(model, kept_out, "before", tell)
-    after_s *= 1.5  # another process may be busy by then
-    left_s = job.budget_s - (time.monotonic() - began) - after_s
-    plan = _plan(job, preset, examples, model, tokenizer, left_s, tell)
+    before, after_s = _held_out_loss(under_way, kept_out, "before")
+    deadline -= after_s * 1.5  # another process may be busy by then
+    plan = _plan(under_way, examples, deadline - time.monotonic())
     tell(Stage("training"))
-    trained = _train(job, preset, plan, model, tokenizer, job.budget_s - (time.monotonic() - began) - after_s - 3, tell)
+    trained = _train(under_way, plan, deadline - 3, lambda done: _held_out_loss(under_way, kept_out, "during", done))
     tell(Stage("loss on held-out files after training"))
-    after, _ = _held_out_loss(model, kept_out, "after", tell)
+    after, _ = _held_out_loss(under_way, kept_out, "after")
     losses = Losses(
         train_first=trained.first_loss, train=trained.last_loss, held_out_before=before, held_out_after=after
     )
     tell(Stage("saving the adapter"))
-    return _finish(job, preset, ledger, plan, trained, losses, backend, model, tell)
+    if rank():
+        return None
+    return _finish(under_way, Made(ledger, plan, trained, losses))
+
+
+def _load(job: TrainingJob, tell: Tell) -> Run:
+    from trainer.lora import choose_backend, load_with_lora
+
+    base, preset, backend = job.base_model(), job.hyper_parameters(), choose_backend(job.backend)
+    _check_memory(base.parameters, preset)
+    model, tokenizer = load_with_lora(base, preset, backend, job.seed)
+    return Run(job, base, preset, backend, model, tokenizer, tell)
 
 
 def _read_corpus(job: TrainingJob) -> tuple[Ledger, list[Example]]:
@@ -69,9 +105,18 @@ def _read_corpus(job: TrainingJob) -> tuple[Ledger, list[Example]]:
         raise TrainingError(f"the corpus {job.corpus.name} cannot be read ({error}): collect again") from error
     if ledger.tokenizer != job.base["sha256"]:
         raise TrainingError(f"the corpus {job.corpus.name} was made for another base model: collect again")
+    if job.learn_validation:
+        examples = [_folded_in(example) for example in examples]
     if not any(example.entry.split == "train" for example in examples):
         raise TrainingError(f"the corpus {job.corpus.name} has no example to train on")
     return ledger, examples
+
+
+def _folded_in(example: Example) -> Example:
+    """What was kept to choose hyper-parameters by is learnt once they are chosen; what is held out never is."""
+    if example.entry.split == "held-out":
+        return example
+    return replace(example, entry=replace(example.entry, split="train"))
 
 
 def _check_memory(parameters: int, preset: Preset) -> None:
@@ -81,9 +126,7 @@ def _check_memory(parameters: int, preset: Preset) -> None:
 
     if torch.cuda.is_available():
         return
-    # float32 weights, the file's pages while they are read, and about 60 KB of activations a token (SmolLM2: 30
-    # layers of 576, measured 1.4 GB for a row of 1,024 with its logits).
-    needed = parameters * 6 + preset.row_tokens * 1_400_000
+    needed = memory_needed(parameters, preset)
     free = psutil.virtual_memory().available
     if needed > free:
         raise TrainingError(
@@ -92,118 +135,129 @@ def _check_memory(parameters: int, preset: Preset) -> None:
         )
 
 
-def _held_out_loss(model: Any, rows: Sequence[Row], when: Any, tell: Tell) -> tuple[float | None, float]:
+def _held_out_loss(
+    run: Run, rows: Sequence[Row], when: Literal["before", "during", "after"], done: float = 0.0
+) -> tuple[float | None, float]:
     """The loss and how long it took; None where nothing is held out."""
     from trainer.lora import loss_of
 
     if not rows:
-        tell(Note("nothing is held out: the corpus has only one file"))
+        if when == "before":
+            run.tell(Note("nothing is held out: the corpus has only one file"))
         return None, 0.0
     began = time.monotonic()
-    loss, tokens = loss_of(model, rows)
-    tell(HeldOut(when, round(loss, 5), tokens))
+    loss, tokens = loss_of(run.model, rows)
+    run.tell(HeldOut(when, round(loss, 5), tokens, round(done, 3)))
     return loss, time.monotonic() - began
 
 
-def _plan(
-    job: TrainingJob, preset: Preset, examples: Sequence[Example], model: Any, tokenizer: Any, left_s: float, tell: Tell
-) -> Plan:
+def _plan(run: Run, examples: Sequence[Example], left_s: float) -> Plan:
     """What fits into the time. A run that goes on takes the plan of the process before it."""
-    from trainer.lora import choose_backend, keeps_packed_apart
-    from trainer.sft import seconds_per_token
+    from trainer.lora import keeps_packed_apart
 
+    job, preset = run.job, run.preset
     kept = job.run / "plan.json"
     whole = sum(example.entry.tokens for example in examples) * 3
 
     def plan_for(max_tokens: int) -> Plan:
-        end = job.base_model().end_of_turn
         return make_plan(
-            examples, tokenizer, end, preset, max_tokens, job.seed, learn_prompts=job.learn_prompts,
-            packs=keeps_packed_apart(choose_backend(job.backend)),
+            examples, run.tokenizer, run.base.end_of_turn, preset, max_tokens, job.seed,
+            learn_prompts=job.learn_prompts, packs=keeps_packed_apart(run.backend),
         )  # fmt: skip
 
     try:
         if kept.is_file():
             return plan_for(int(json.loads(kept.read_text())["max_tokens"]))
-        max_tokens = whole
-        if not job.max_steps:
-            probe = plan_for(preset.row_tokens)
-            max_tokens = max(preset.row_tokens, int(left_s / seconds_per_token(model, probe, tokenizer.pad_token_id)))
-        else:
-            max_tokens = job.max_steps * preset.rows_per_step * preset.row_tokens
-        plan = plan_for(min(max_tokens, whole))
+        max_tokens = int(same_for_all(min(whole, _affordable_tokens(run, plan_for(preset.row_tokens), left_s))))
+        plan = plan_for(max_tokens)
     except BadTemplate as error:
-        raise TrainingError(f"{job.base['name']}: {error}") from error
-    kept.write_text(json.dumps({"max_tokens": min(max_tokens, whole)}))
-    tell(Note(f"{plan.raw_examples} pieces of code and {plan.chat_examples} conversations: {plan.tokens} tokens"))
+        raise TrainingError(f"{run.base.name}: {error}") from error
+    if not rank():
+        kept.write_text(json.dumps({"max_tokens": max_tokens}))
+    run.tell(Note(f"{plan.raw_examples} pieces of code and {plan.chat_examples} conversations: {plan.tokens} tokens"))
     return plan
 
 
-def _train(
-    job: TrainingJob, preset: Preset, plan: Plan, model: Any, tokenizer: Any, budget_s: float, tell: Tell
-) -> Trained:
+def _affordable_tokens(run: Run, probe: Plan, left_s: float) -> int:
+    from trainer.sft import seconds_per_token
+
+    job, preset = run.job, run.preset
+    if job.max_steps:
+        return job.max_steps * preset.rows_per_step * preset.row_tokens
+    left_s *= world_size()
+    return max(preset.row_tokens, int(left_s / seconds_per_token(run.model, probe, run.tokenizer.pad_token_id)))
+
+
+def _train(run: Run, plan: Plan, deadline: float, probe: Callable[[float], object]) -> Trained:
+    """Train until `deadline` (monotonic seconds); when memory runs out, with half the rows at a time."""
     import torch
 
-    from trainer.sft import Limits, train
+    from trainer.lora import restore_weights, trained_weights
+    from trainer.sft import Course, Limits, last_checkpoint, train
 
-    micro = job.micro_rows
+    job, micro = run.job, run.job.micro_rows
+    start = trained_weights(run.model)
     while True:
+        limits = Limits(max(deadline - time.monotonic(), 1.0), job.max_steps)
+        course = Course(job.run, run.preset, limits, job.seed, micro, job.checkpoint_every_s, job.probes, probe)
         try:
-            limits = Limits(max(budget_s, 1.0), job.max_steps)
-            return train(model, tokenizer, plan, preset, limits, job.run, job.seed, micro, job.checkpoint_every_s, tell)
+            return train(run.model, run.tokenizer, plan, course, run.tell)
         except (torch.OutOfMemoryError, MemoryError) as error:
-            if micro == 1:
-                raise TrainingError("out of memory with one row at a time: lower [trainer] row_tokens") from error
+            if micro == 1 or world_size() > 1:  # the others know nothing of it, and would wait
+                raise TrainingError(
+                    f"out of memory with {micro} row(s) at a time: lower [trainer] row_tokens"
+                ) from error
             micro //= 2
-            tell(Note(f"out of memory: going on with {micro} rows at a time, the same effective batch"))
+            run.tell(Note(f"out of memory: going on with {micro} rows at a time, the same effective batch"))
+        if last_checkpoint(job.run) is None:
+            restore_weights(run.model, start)
 
 
-def _finish(
-    job: TrainingJob, preset: Preset, ledger: Ledger, plan: Plan, trained: Trained, losses: Losses, backend: str,
-    model: Any, tell: Tell,
-) -> Adapter:  # fmt: skip
+def _finish(run: Run, made: Made) -> Adapter:
     import shutil
     import tempfile
 
     from trainer.lora import SERVED_RANK, save_adapter, shrink_rank
     from trainer.sft import forget_checkpoints
 
-    base = job.base_model()
+    job = run.job
     job.adapters.mkdir(parents=True, exist_ok=True)
     staging = Path(tempfile.mkdtemp(prefix=".making-", dir=job.adapters))
     try:
-        save_adapter(model, base, staging)
+        save_adapter(run.model, run.base, staging)
         notices = []
         if shrink_rank(staging, SERVED_RANK):
-            notices = [f"the engine takes LoRA up to rank {SERVED_RANK}: shrunk from {preset.rank} by SVD"]
-            tell(Note(notices[0]))
-        adapter = finish_adapter(
-            staging,
-            job.adapters,
-            {
-                "version": job.version,
-                "created_at": datetime.now(UTC),
-                "commit": ledger.commit,
-                "base_model": TrainedOn(name=base.name, revision=base.revision, sha256=base.sha256),
-                "prompt_version": job.prompt_version,
-                "data": _counts(job, ledger, plan),
-                "hyper_parameters": {
-                    **asdict(preset),
-                    "backend": backend,
-                    "seed": job.seed,
-                    "micro_rows": job.micro_rows,
-                },
-                "losses": losses,
-                "steps": trained.steps,
-                "seconds": round(trained.seconds, 1),
-                "tokens": trained.tokens,
-                "notices": tuple(notices),
-            },
-        )
+            notices = [f"the engine takes LoRA up to rank {SERVED_RANK}: shrunk from {run.preset.rank} by SVD"]
+            run.tell(Note(notices[0]))
+        adapter = finish_adapter(staging, job.adapters, _manifest(run, made, notices))
     finally:
         shutil.rmtree(staging, ignore_errors=True)
     forget_checkpoints(job.run)
     return adapter
+
+
+def _manifest(run: Run, made: Made, notices: Sequence[str]) -> dict[str, Any]:
+    job, base, trained = run.job, run.base, made.trained
+    return {
+        "version": job.version,
+        "created_at": datetime.now(UTC),
+        "commit": made.ledger.commit,
+        "base_model": TrainedOn(name=base.name, revision=base.revision, sha256=base.sha256),
+        "prompt_version": job.prompt_version,
+        "data": _counts(job, made.ledger, made.plan),
+        "hyper_parameters": {
+            **asdict(run.preset),
+            "backend": run.backend,
+            "seed": job.seed,
+            "micro_rows": job.micro_rows,
+            "learn_validation": job.learn_validation,
+        },
+        "losses": made.losses,
+        "steps": trained.steps,
+        "seconds": round(trained.seconds, 1),
+        "tokens": trained.tokens,
+        "notices": tuple(notices),
+    }
 
 
 def _counts(job: TrainingJob, ledger: Ledger, plan: Plan) -> DataCounts:
@@ -226,7 +280,7 @@ def main(arguments: list[str]) -> int:
     end_with_parent()
     job = TrainingJob.model_validate_json(Path(arguments[0]).read_text())
     with (job.run / "events.jsonl").open("a", encoding="utf-8") as record:
-        tell = _teller(events, record)
+        tell = _teller(events, record) if not rank() else _say_nothing
         try:
             adapter = run(job, tell)
         except (TrainingError, AdapterError) as error:
@@ -241,8 +295,13 @@ def main(arguments: list[str]) -> int:
             log.exception("training failed")
             tell(Failed(f"training failed: {type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"))
             return 1
-        tell(Finished(adapter.version))
+        if adapter is not None:
+            tell(Finished(adapter.version))
     return 0
+
+
+def _say_nothing(_: TrainingEvent) -> None:
+    pass
 
 
 def _teller(events: TextIO, record: TextIO) -> Tell:

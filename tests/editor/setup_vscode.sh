@@ -8,7 +8,8 @@ for program in chromium rg node npm g++; do
   command -v "$program" >/dev/null || { echo "setup_vscode.sh: $program is missing" >&2; exit 1; }
 done
 export npm_config_update_notifier=false
-[ -f package.json ] || npm init -y >/dev/null
+# Not by npm init: it refuses a folder whose name begins with a dot.
+[ -f package.json ] || echo '{"private": true}' >package.json
 npm install --ignore-scripts --no-audit --no-fund code-server@4.100.3 playwright-core@1.65.1
 code=$PWD/node_modules/code-server/lib/vscode
 (cd "$code" && npm install --ignore-scripts --omit=dev --no-audit --no-fund)

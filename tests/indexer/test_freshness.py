@@ -1,6 +1,6 @@
 """0 stale passages: random operations on a tree, judged by a full rebuild and by the bytes on disk.
 
-The same machine runs as long as you like: `python benchmarks/freshness.py --operations 1000000`.
+The same machine runs as long as you like: `./run bench freshness --operations 1000000`.
 """
 
 from __future__ import annotations
@@ -17,6 +17,6 @@ def test_no_passage_is_stale_whatever_happens_to_the_tree(tmp_path):
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module
     spec.loader.exec_module(module)
-    machine = module.run(tmp_path, operations=250, seed=5, judge_every=125)
-    assert (machine.stale, sum(machine.done.values())) == ([], 250)
-    assert machine.passages > 500
+    machine = module.run(tmp_path, operations=2_000, seed=5, judge_every=500)
+    assert (machine.stale, sum(machine.done.values())) == ([], 2_000)
+    assert machine.passages > 1_000

@@ -4,17 +4,28 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from contextlib import asynccontextmanager, nullcontext
+from dataclasses import dataclass, field, replace
 from hashlib import sha256
+from types import SimpleNamespace
 
+import httpx
 import pytest
+import uvicorn
 
 from indexer.index import IndexState
 from indexer.search import Passage
+from indexer.workspace import Workspace
 from server.assist import Doors
+from server.auth import read_or_make_token
+from server.backend import Backend, IndexKeeper
 from server.generation import Finish, Sampling
+from server.http import make_app
 from server.prompt import Turn
+from server.serving import EngineState
+from server.settings import ServerSettings
+
+URL = "http://127.0.0.1:8000"
 
 
 def make_passage(path: str = "app.py", text: str = "def run():\n    return 1\n", start_line: int = 1) -> Passage:
@@ -25,9 +36,12 @@ def make_passage(path: str = "app.py", text: str = "def run():\n    return 1\n",
 
 @dataclass
 class ScriptedModel:
-    """Writes its script, piece by piece, and raises what is an exception in it; `stopped` counts closings."""
+    """Writes its script, piece by piece; raises what is an exception in it, waits for what is an event.
 
-    script: Sequence[str | Exception] = ("It is in ", "run [1].")
+    `stopped` counts closings.
+    """
+
+    script: Sequence[str | Exception | asyncio.Event] = ("It is in ", "run [1].")
     adapter: str | None = "2026-01-01-0000-abc"
     base_model: str = "scripted"
     context_tokens: int = 4096
@@ -44,15 +58,48 @@ class ScriptedModel:
                 await asyncio.sleep(0)
                 if isinstance(piece, Exception):
                     raise piece
-                yield piece
+                if isinstance(piece, asyncio.Event):
+                    await piece.wait()
+                else:
+                    yield piece
             yield Finish("stop", 10, len(self.script))
         finally:
             self.stopped += 1
 
 
+class SlowModel:
+    """Never ends; `stopped` is set when it is told to."""
+
+    adapter = None
+    base_model = "slow"
+    context_tokens = 4096
+
+    def __init__(self, writes_at_once):
+        self.writes_at_once = writes_at_once
+        self.begun, self.stopped = asyncio.Event(), asyncio.Event()
+
+    def count_tokens(self, text):
+        return len(text.split())
+
+    async def generate(self, messages, sampling):
+        try:
+            self.begun.set()
+            if self.writes_at_once:
+                yield "word "
+            while True:
+                await asyncio.sleep(3600)
+        finally:
+            self.stopped.set()
+
+
 def make_doors(
-    model: ScriptedModel | Exception, passages: Sequence[Passage] | Exception = (), is_there: bool = True
+    model: ScriptedModel | Exception,
+    passages: Sequence[Passage] | Exception = (),
+    is_there: bool = True,
+    **more: object,
 ) -> Doors:
+    """The doors to `model` and to `passages`; `more` are fields of `Doors`."""
+
     async def search(query: str, k: int, overlays: object) -> Sequence[Passage]:
         if isinstance(passages, Exception):
             raise passages
@@ -67,7 +114,7 @@ def make_doors(
             raise model
         yield model
 
-    return Doors(search, lambda _: is_there, freshness, borrow)
+    return replace(Doors(search, lambda _: is_there, freshness, borrow), **more)
 
 
 @pytest.fixture
@@ -81,5 +128,72 @@ def scripted() -> type[ScriptedModel]:
 
 
 @pytest.fixture
+def slow_model() -> type[SlowModel]:
+    return SlowModel
+
+
+@pytest.fixture
 def doors() -> Callable[..., Doors]:
     return make_doors
+
+
+@pytest.fixture
+def workspace(tmp_path):
+    return Workspace(tmp_path)
+
+
+@pytest.fixture
+def make_backend(workspace):
+    """Makes a backend over a model (or the failure to have one) and one passage; fields of the settings by name."""
+
+    def make(model=None, passages=None, index=None, **settings):
+        serving = SimpleNamespace(
+            state=EngineState("ready"),
+            adapter="2026-01-01-0000-abc",
+            base_model=SimpleNamespace(name="scripted", fim=None),
+        )
+        found = [make_passage()] if passages is None else passages
+        opened = make_doors(ScriptedModel() if model is None else model, found)
+        return Backend(workspace, ServerSettings(**settings), IndexKeeper(index, reason=""), serving, opened)
+
+    return make
+
+
+@pytest.fixture
+def client(workspace, make_backend):
+    """Makes a client of the application over a model (or the failure to have one)."""
+
+    def make(model=None, authorised=True, **settings):
+        token = read_or_make_token(workspace)
+        headers = {"Authorization": f"Bearer {token}"} if authorised else {}
+        app = make_app(make_backend(model, **settings), token)
+        transport = httpx.ASGITransport(app, raise_app_exceptions=False)
+        return httpx.AsyncClient(transport=transport, base_url=URL, headers=headers)
+
+    return make
+
+
+@pytest.fixture
+def live(workspace, make_backend):
+    """Serves the application on a real socket: `async with live(model, **settings) as http`."""
+
+    @asynccontextmanager
+    async def serve(model=None, **settings):
+        token = read_or_make_token(workspace)
+        app = make_app(make_backend(model, **settings), token)
+        server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="warning", lifespan="on", ws="none"))
+        server.capture_signals = nullcontext
+        running = asyncio.create_task(server.serve())
+        async with asyncio.timeout(10):
+            while not server.started:
+                await asyncio.sleep(0.005)
+        port = server.servers[0].sockets[0].getsockname()[1]
+        headers = {"Authorization": f"Bearer {token}"}
+        async with httpx.AsyncClient(
+            timeout=10, base_url=f"http://127.0.0.1:{port}", headers=headers, trust_env=False
+        ) as http:
+            yield http
+        server.should_exit = True
+        await running
+
+    return serve

@@ -1,47 +1,16 @@
 """The HTTP edge over a scripted model: shapes, refusals, streams. The real engine answers in tests/e2e."""
 
 import json
-from types import SimpleNamespace
 
-import httpx
 import pytest
 from openai import APIError, AsyncOpenAI, NotFoundError
 
-from indexer.workspace import Workspace
 from server.adapter import UnknownAdapter
 from server.auth import read_or_make_token
-from server.backend import Backend, IndexKeeper
 from server.engine import EngineError
 from server.generation import GenerationError
-from server.http import make_app
-from server.serving import EngineState
-from server.settings import ServerSettings
 
 URL = "http://127.0.0.1:8000"
-
-
-@pytest.fixture
-def workspace(tmp_path):
-    return Workspace(tmp_path)
-
-
-@pytest.fixture
-def client(workspace, doors, scripted, passage):
-    """Makes a client of the application over a model (or the failure to have one)."""
-
-    def make(model=None, authorised=True, **settings):
-        serving = SimpleNamespace(
-            state=EngineState("ready"), adapter="2026-01-01-0000-abc", base_model=SimpleNamespace(name="scripted")
-        )
-        opened = doors(scripted() if model is None else model, [passage()])
-        keeper = IndexKeeper(index=None, reason="")
-        backend = Backend(workspace, ServerSettings(**settings), keeper, serving, opened)
-        token = read_or_make_token(workspace)
-        headers = {"Authorization": f"Bearer {token}"} if authorised else {}
-        transport = httpx.ASGITransport(make_app(backend, token), raise_app_exceptions=False)
-        return httpx.AsyncClient(transport=transport, base_url=URL, headers=headers)
-
-    return make
 
 
 def openai_client(client):
@@ -59,6 +28,7 @@ async def test_ask_gives_the_whole_answer_as_json(client):
     assert body["passages"][0]["index"] == 1
     assert body["freshness"]["commit"] == "c0ffee"
     assert (body["adapter"], body["base_model"], body["notices"]) == ("2026-01-01-0000-abc", "scripted", [])
+    assert (body["groundedness"], "explanation" in body) == (1.0, False)
 
 
 async def test_ask_streams_its_pieces_then_the_whole_answer(client):
@@ -66,7 +36,8 @@ async def test_ask_streams_its_pieces_then_the_whole_answer(client):
         response = await http.post("/ask", json={"question": "where?"}, headers={"Accept": "text/event-stream"})
     blocks = [block.split("\n") for block in response.text.strip().split("\n\n")]
     events = [(name.removeprefix("event: "), json.loads(data.removeprefix("data: "))) for name, data in blocks]
-    assert [name for name, _ in events] == ["text", "text", "done"]
+    assert [name for name, _ in events[:-1]] == ["text"] * (len(events) - 1)
+    assert (len(events) > 2, events[-1][0]) == (True, "done")
     assert "".join(data["delta"] for name, data in events if name == "text") == events[-1][1]["answer"]
 
 
@@ -86,6 +57,22 @@ async def test_the_openai_client_reads_answers_and_streams(client):
     assert "".join(c.choices[0].delta.content or "" for c in chunks if c.choices) == "It is in run [1]."
     assert chunks[-1].usage.total_tokens == 12
     assert any("passages" in (c.model_extra.get("nightschool") or {}) for c in chunks)
+
+
+async def test_every_door_explains_an_answer_when_asked(client):
+    async with client() as http:
+        asked = (await http.post("/ask", json={"question": "where?", "explain": True})).json()
+        whole = await openai_client(http).chat.completions.create(
+            model="nightschool",
+            messages=[{"role": "user", "content": "where?"}],
+            extra_body={"nightschool": {"explain": True}},
+        )
+    explanation = asked["explanation"]
+    assert whole.model_extra["nightschool"]["explanation"] == explanation
+    assert whole.model_extra["nightschool"]["groundedness"] == asked["groundedness"] == 1.0
+    assert [turn["role"] for turn in explanation["prompt"]] == ["system", "user"]
+    assert "def run():" in explanation["prompt"][-1]["content"]
+    assert (explanation["written"], explanation["scores"]) == ("It is in run [1].", [1.0])
 
 
 async def test_a_failure_in_the_middle_is_an_error_event_and_never_done(client, scripted):
@@ -146,11 +133,11 @@ async def test_every_route_but_the_public_ones_asks_for_the_token(client):
         paths = [
             (method, route.path.replace("{version}", "x"))
             for route in http._transport.app.routes
-            for method in route.methods - {"HEAD"}
+            for method in (route.methods or {"GET", "POST", "DELETE"}) - {"HEAD"}
         ]
         assert len(paths) > 10
         refused = {path for method, path in paths if (await http.request(method, path)).status_code == 401}
-    assert {path for _, path in paths} - refused == {"/healthz"}
+    assert {path for _, path in paths} - refused == {"/healthz", "/ui", "/ui/report"}
 
 
 @pytest.mark.parametrize(

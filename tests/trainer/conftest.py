@@ -10,6 +10,10 @@ from typing import Any
 import pytest
 
 from server.base_model import BaseModel
+from trainer import evaluate, train
+from trainer.evaluate import EvaluationJob
+from trainer.job import TrainingEvent, TrainingJob, event_to_line
+from trainer.process import Job, Runner
 
 TEMPLATE = (
     "{% for message in messages %}<|start|>{{ message['role'] }}\n{{ message['content'] }}<|end|>\n{% endfor %}"
@@ -71,6 +75,28 @@ def _save_tiny_model() -> Callable[..., Path]:
 @pytest.fixture(scope="session")
 def tokenizer() -> Any:
     return make_tokenizer()
+
+
+@pytest.fixture(scope="session")
+def in_this_process() -> Runner:
+    """Runs a job here, keeping its events as the process does: the processes themselves are proved elsewhere."""
+
+    def run(job: Job, on_event: Callable[[TrainingEvent], None], module: str) -> None:
+        job.run.mkdir(parents=True, exist_ok=True)
+
+        def tell(event: TrainingEvent) -> None:
+            with (job.run / "events.jsonl").open("a") as record:
+                record.write(event_to_line(event))
+            on_event(event)
+
+        if module == "trainer.train":
+            assert isinstance(job, TrainingJob)
+            train.run(job, tell)
+        else:
+            assert isinstance(job, EvaluationJob)
+            evaluate.run(job, tell)
+
+    return run
 
 
 Commit = Callable[..., str]

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,34 +16,18 @@ import pytest
 from indexer.workspace import Workspace
 from server.adapter import list_adapters, read_current
 from server.base_model import BaseModel
-from trainer import evaluate, train
-from trainer.evaluate import EvaluationJob
-from trainer.job import Stage, TrainingEvent, TrainingJob, event_to_line
-from trainer.night import NightBusy, plan_night, run_night
-from trainer.process import Job
+from trainer.job import Stage, TrainingEvent
+from trainer.night import NightBusy, Workshop, plan_night, run_night
+from trainer.process import Runner
+from trainer.promote import Served
+from trainer.report import NightReport
 from trainer.settings import TrainerSettings
 
 SETTINGS = TrainerSettings(
     max_steps=30, row_tokens=256, example_tokens=256, rank=8, alpha=16, learning_rate=2e-2, backend="trl",
     held_out_tokens=300, proof_bytes=500, questions=2, answer_tokens=8, min_files=2, max_forgetting=5.0,
+    margin_canaries=1, margin_ends=1, margin_recall=1, margin_names=1, margin_refusals=1,
 )  # fmt: skip
-
-
-def in_this_process(job: Job, on_event: Callable[[TrainingEvent], None], module: str) -> None:
-    """Runs a job here, keeping its events as the process does: the processes themselves are proved elsewhere."""
-    job.run.mkdir(parents=True, exist_ok=True)
-
-    def tell(event: TrainingEvent) -> None:
-        with (job.run / "events.jsonl").open("a") as record:
-            record.write(event_to_line(event))
-        on_event(event)
-
-    if module == "trainer.train":
-        assert isinstance(job, TrainingJob)
-        train.run(job, tell)
-    else:
-        assert isinstance(job, EvaluationJob)
-        evaluate.run(job, tell)
 
 
 def code(number: int, day: int = 0) -> str:
@@ -57,7 +44,7 @@ def workspace(git_workspace: tuple[Path, Callable[..., str]]) -> tuple[Workspace
 
 
 def test_a_night_trains_on_the_past_proves_on_the_newer_code_and_promotes(
-    workspace: tuple[Workspace, Callable[..., str]], tiny_base: BaseModel
+    workspace: tuple[Workspace, Callable[..., str]], tiny_base: BaseModel, in_this_process: Runner
 ) -> None:
     place, _ = workspace
     stages: list[str] = []
@@ -66,7 +53,7 @@ def test_a_night_trains_on_the_past_proves_on_the_newer_code_and_promotes(
         if isinstance(event, Stage):
             stages.append(event.text)
 
-    report = run_night(place, SETTINGS, tiny_base, listen, runner=in_this_process)
+    report = run_night(Workshop(place, SETTINGS, tiny_base, listen, in_this_process))
     assert report.outcome == "promoted", report.verdict
     assert report.is_next_day
     assert report.commit != report.newer_commit
@@ -85,19 +72,19 @@ def test_a_night_trains_on_the_past_proves_on_the_newer_code_and_promotes(
     assert "<svg" in html
     assert "http" not in html
     assert json.loads((place.state / "nights" / f"{report.night}.json").read_text())["version"] == report.version
-    again = run_night(place, SETTINGS, tiny_base, lambda _: None, runner=in_this_process)
+    again = run_night(Workshop(place, SETTINGS, tiny_base, lambda _: None, in_this_process))
     assert (again.outcome, again.reason) == ("skipped", f"nothing was committed since the night of {report.night}")
-    assert plan_night(place, SETTINGS, tiny_base).skip == again.reason
+    assert plan_night(Workshop(place, SETTINGS, tiny_base, lambda _: None)).skip == again.reason
 
 
 def test_a_candidate_that_is_worse_is_refused_and_kept_with_its_reasons(
-    workspace: tuple[Workspace, Callable[..., str]], tiny_base: BaseModel
+    workspace: tuple[Workspace, Callable[..., str]], tiny_base: BaseModel, in_this_process: Runner
 ) -> None:
     place, commit = workspace
-    first = run_night(place, SETTINGS, tiny_base, lambda _: None, runner=in_this_process)
+    first = run_night(Workshop(place, SETTINGS, tiny_base, lambda _: None, in_this_process))
     commit(3, {f"shop/prices_{number}.py": code(number, 4) for number in range(8)})
     poisoned = SETTINGS.model_copy(update={"learning_rate": 0.9, "max_steps": 12})
-    second = run_night(place, poisoned, tiny_base, lambda _: None, runner=in_this_process)
+    second = run_night(Workshop(place, poisoned, tiny_base, lambda _: None, in_this_process))
     assert second.outcome == "refused"
     assert second.in_service == first.version
     assert {row.arm for row in second.rows} == {"base", "candidate", "in service"}
@@ -112,7 +99,7 @@ def test_a_candidate_that_is_worse_is_refused_and_kept_with_its_reasons(
 
 @pytest.mark.parametrize("at", ["reading the code", "training", "measuring candidate"])
 def test_a_night_killed_at_a_stage_goes_on_to_the_same_adapter(
-    workspace: tuple[Workspace, Callable[..., str]], tiny_base: BaseModel, at: str
+    workspace: tuple[Workspace, Callable[..., str]], tiny_base: BaseModel, in_this_process: Runner, at: str
 ) -> None:
     place, _ = workspace
 
@@ -124,27 +111,30 @@ def test_a_night_killed_at_a_stage_goes_on_to_the_same_adapter(
             raise Killed
 
     with pytest.raises(Killed):
-        run_night(place, SETTINGS, tiny_base, stop, runner=in_this_process)
+        run_night(Workshop(place, SETTINGS, tiny_base, stop, in_this_process))
     assert read_current(place.adapters) is None
-    resumed = run_night(place, SETTINGS, tiny_base, lambda _: None, runner=in_this_process)
+    resumed = run_night(Workshop(place, SETTINGS, tiny_base, lambda _: None, in_this_process))
     assert resumed.outcome == "promoted"
     assert [adapter.version for adapter in list_adapters(place.adapters)] == [resumed.version]
-    fresh = run_night(place, SETTINGS, tiny_base, lambda _: None, runner=in_this_process, force=True)
+    fresh = run_night(Workshop(place, SETTINGS, tiny_base, lambda _: None, in_this_process), force=True)
     assert fresh.manifest["files"] == resumed.manifest["files"]
 
 
 def test_an_adapter_the_engine_cannot_load_is_not_promoted(
-    workspace: tuple[Workspace, Callable[..., str]], tiny_base: BaseModel
+    workspace: tuple[Workspace, Callable[..., str]], tiny_base: BaseModel, in_this_process: Runner
 ) -> None:
     place, _ = workspace
     report = run_night(
-        place, SETTINGS, tiny_base, lambda _: None, runner=in_this_process, check_engine=lambda _: "it never answered"
+        Workshop(place, SETTINGS, tiny_base, lambda _: None, in_this_process),
+        check_engine=lambda _: Served("it never answered"),
     )
     assert (report.outcome, report.reason) == ("refused", "the engine loads it: it never answered")
     assert read_current(place.adapters) is None
 
 
-def test_two_nights_do_not_run_together(workspace: tuple[Workspace, Callable[..., str]], tiny_base: BaseModel) -> None:
+def test_two_nights_do_not_run_together(
+    workspace: tuple[Workspace, Callable[..., str]], tiny_base: BaseModel, in_this_process: Runner
+) -> None:
     place, _ = workspace
 
     # A lock of lockf belongs to a process: here it is another's.
@@ -158,18 +148,77 @@ def test_two_nights_do_not_run_together(workspace: tuple[Workspace, Callable[...
         assert holder.stdout
         assert holder.stdout.readline() == b"held\n"
         with pytest.raises(NightBusy, match="a night is running in"):
-            run_night(place, SETTINGS, tiny_base, lambda _: None)
+            run_night(Workshop(place, SETTINGS, tiny_base, lambda _: None))
     finally:
         holder.communicate(b"")
 
 
-def test_a_folder_without_history_is_proved_on_files_held_out(tmp_path: Path, tiny_base: BaseModel) -> None:
+def test_a_folder_without_history_is_proved_on_files_held_out(
+    tmp_path: Path, tiny_base: BaseModel, in_this_process: Runner
+) -> None:
     root = tmp_path / "plain"
     (root / "shop").mkdir(parents=True)
     for number in range(12):
         (root / "shop" / f"prices_{number}.py").write_text(code(number, 1))
     settings = SETTINGS.model_copy(update={"held_out_share": 0.3})
-    report = run_night(Workspace(root), settings, tiny_base, lambda _: None, runner=in_this_process)
+    report = run_night(Workshop(Workspace(root), settings, tiny_base, lambda _: None, in_this_process))
     assert not report.is_next_day
     assert report.outcome == "promoted"
     assert "files never trained on (there is no newer code)" in report.verdict[0].rule
+
+
+def gibberish(number: int) -> str:
+    noise = hashlib.shake_256(str(number).encode()).hexdigest(500)
+    return "".join(f"{noise[i : i + 50]}\n" for i in range(0, len(noise), 50))
+
+
+def same(report: NightReport) -> object:
+    """What two nights on the same code must agree on: everything but names and seconds."""
+    return (
+        report.outcome, report.commit, report.newer_commit, report.mix, report.manifest["files"], report.verdict,
+        [replace(row, tokens_per_s=0.0) for row in report.rows], report.answers,
+    )  # fmt: skip
+
+
+def test_three_nights_one_promotes_one_is_poisoned_and_one_is_killed_at_every_stage(
+    workspace: tuple[Workspace, Callable[..., str]], tiny_base: BaseModel, in_this_process: Runner, tmp_path: Path
+) -> None:
+    place, commit = workspace
+    first = run_night(Workshop(place, SETTINGS, tiny_base, lambda _: None, in_this_process))
+    assert first.outcome == "promoted", first.verdict
+    # Somebody commits noise, and then code as it was before: trained on the noise, proved on the code.
+    commit(3, {f"shop/prices_{number}.py": gibberish(number) for number in range(12)})
+    commit(4, {f"shop/prices_{number}.py": code(number, 3) for number in range(12)})
+    second = run_night(Workshop(place, SETTINGS, tiny_base, lambda _: None, in_this_process))
+    assert (second.outcome, second.in_service) == ("refused", first.version)
+    assert "not worse than the adapter in service" in second.reason
+    assert second.learnt.since == first.night
+    assert second.learnt.subjects[0] == "change"
+    commit(5, {f"shop/prices_{number}.py": code(number, 5) for number in range(12)})
+    other = Workspace(Path(shutil.copytree(place.root, tmp_path / "other" / "workspace", symlinks=True)))
+    whole = run_night(Workshop(other, SETTINGS, tiny_base, lambda _: None, in_this_process))
+
+    class Killed(BaseException):
+        pass
+
+    seen: list[str] = []
+
+    def kill_at_each_new_stage(event: TrainingEvent) -> None:
+        if isinstance(event, Stage) and event.text not in seen:
+            seen.append(event.text)
+            raise Killed
+
+    resumed: NightReport | None = None
+    while resumed is None:
+        try:
+            resumed = run_night(Workshop(place, SETTINGS, tiny_base, kill_at_each_new_stage, in_this_process))
+        except Killed:
+            current = read_current(place.adapters)
+            assert current is not None
+            assert current.version == first.version
+    assert len(seen) == 12, seen
+    assert same(resumed) == same(whole)
+    assert len(list_adapters(place.adapters)) == 3
+    page = (place.adapters / resumed.version / "report.html").read_text()
+    assert "Learnt since then" in page
+    assert page.count("<svg") == 3

@@ -25,6 +25,7 @@ from server.adapter import (
     read_current,
     rollback,
 )
+from server.adapter_diff import differences
 from server.base_model import BaseModel
 
 NOON = datetime(2026, 11, 23, 12, 0, tzinfo=UTC)
@@ -162,3 +163,56 @@ def test_an_adapter_of_other_weights_or_another_prompt_does_not_fit(tmp_path: Pa
     assert "prompt version 1, now it is 2" in adapter.misfit(base, 2)
     other = BaseModel("other", "1", "cd" * 32, tmp_path, "MIT", 512, "<e>", None, 10, "")
     assert "was trained on tiny (abababababab), not on other" in adapter.misfit(other, 1)
+
+
+def test_what_would_be_pruned_is_told_and_left(tmp_path: Path) -> None:
+    for minute, version in enumerate(("a", "b", "c")):
+        make_adapter(tmp_path, version, minute)
+    assert prune(tmp_path, keep=1, dry_run=True) == ["b", "a"]
+    assert [adapter.version for adapter in list_adapters(tmp_path)] == ["c", "b", "a"]
+
+
+def test_a_clock_that_went_back_costs_neither_the_one_in_service_nor_the_way_back(tmp_path: Path) -> None:
+    for minute, version in ((30, "old-but-dated-ahead"), (40, "before"), (1, "newest-by-a-clock-set-back")):
+        make_adapter(tmp_path, version, minute)
+    promote(tmp_path, "before")
+    promote(tmp_path, "newest-by-a-clock-set-back")
+    assert prune(tmp_path, keep=1) == ["old-but-dated-ahead"]
+    current = read_current(tmp_path)
+    assert current is not None
+    assert current.version == "newest-by-a-clock-set-back"
+    back = rollback(tmp_path)
+    assert back is not None
+    assert back.version == "before"
+    make_adapter(tmp_path, "2026-11-23-1200-c0ffee1")
+    assert new_version(tmp_path, "c0ffee1", NOON) == "2026-11-23-1200-c0ffee1-2"
+
+
+def test_the_differences_of_two_adapters_are_those_of_their_manifests(tmp_path: Path) -> None:
+    one = make_adapter(tmp_path, "a", 0, steps=10, hyper_parameters={"rank": 8, "alpha": 8}, commit="c0ffee")
+    other = make_adapter(
+        tmp_path, "b", 1, steps=10, hyper_parameters={"rank": 16, "alpha": 8, "backend": "é"}, losses={"train": 1.5}
+    )
+    found = differences(one.manifest, other.manifest)
+    assert [(row.field, row.one, row.other) for row in found] == [
+        ("commit", "c0ffee", ""),
+        ("hyper_parameters.backend", None, "é"),
+        ("hyper_parameters.rank", 8, 16),
+        ("losses.train", None, 1.5),
+    ]
+    assert differences(one.manifest, one.manifest) == []
+
+
+def test_the_commands_of_the_registry(cli: Any, tmp_path: Path) -> None:
+    (tmp_path / ".git").mkdir()
+    adapters = tmp_path / ".nightschool" / "adapters"
+    for minute, version in enumerate(("a", "b", "c")):
+        make_adapter(adapters, version, minute, steps=minute)
+    told = cli("adapters", "diff", "a", "b", "--json", cwd=tmp_path)
+    assert json.loads(told.stdout) == [{"field": "steps", "one": 0, "other": 1}]
+    assert cli("adapters", "prune", "--keep", "2", "--dry-run", cwd=tmp_path).stdout == "would delete a\n"
+    assert json.loads(cli("adapters", "prune", "--keep", "2", "--json", cwd=tmp_path).stdout) == {"deleted": ["a"]}
+    assert cli("adapters", "prune", "--keep", "2", cwd=tmp_path).stdout == "nothing to delete\n"
+    refused = cli("adapters", "diff", "a", "b", cwd=tmp_path)
+    assert (refused.returncode, refused.stdout) == (1, "")
+    assert "no adapter 'a'; known: c, b" in refused.stderr

@@ -7,10 +7,8 @@ from dataclasses import replace
 
 import pytest
 
-from trainer.answers import UNREAL, check
-from trainer.comparison import Change, Score, bits_per_byte, change
-from trainer.evaluate import Answer
-from trainer.promote import Evidence, Margins, decide
+from trainer.comparison import Change, Difference, Score, bits_per_byte, change, difference
+from trainer.promote import Evidence, Guards, Margins, Served, decide
 
 BETTER = Change(-0.10, -0.13, -0.07, 20)
 SAME = Change(0.001, -0.01, 0.01, 20)
@@ -34,7 +32,12 @@ def test_a_candidate_that_beats_the_base_model_and_forgets_nothing_is_promoted()
         (replace(GOOD, against_service=WORSE), "not worse than the adapter in service: +5.0%"),
         (replace(GOOD, elsewhere=Change(0.02, 0.01, 0.03, 16)), "at most 1% more bits on other people's code: +2.0%"),
         (replace(GOOD, secrets=1), "no secret in its answers: 1 found"),
-        (replace(GOOD, engine_fault="rank too high"), "the engine loads it: rank too high"),
+        (replace(GOOD, served=Served("rank too high")), "the engine loads it: rank too high"),
+        (
+            replace(GOOD, guards=Guards(names=Difference(-0.2, -0.3, -0.1, 30))),
+            "names that exist in its answers: surely no 5% fewer than the base model: -20 points (95%: -30 to -10; 30",
+        ),
+        (replace(GOOD, guards=Guards(canaries=Difference(-0.2, -0.3, -0.06, 9))), "too few to tell much"),
         (replace(GOOD, is_next_day=False, against_base=SAME), "files never trained on (there is no newer code)"),
     ],
 )
@@ -46,7 +49,7 @@ def test_each_line_alone_refuses(evidence: Evidence, reason: str) -> None:
 
 
 def test_a_first_adapter_needs_no_adapter_in_service() -> None:
-    assert decide(replace(GOOD, against_service=None, engine_fault=""), Margins()).promote
+    assert decide(replace(GOOD, against_service=None, served=Served("", 0.12, 31.4)), Margins()).promote
 
 
 def test_a_gain_smaller_than_asked_for_is_refused() -> None:
@@ -76,16 +79,27 @@ def test_changes_are_only_taken_on_the_same_items() -> None:
         change([], [])
 
 
-def test_answers_are_checked_for_names_refusals_ends_and_secrets() -> None:
-    known = frozenset({"total_price", "prices", "Shop"})
-    questions = ["What does `sum_all` do?", f"What does `{UNREAL}` do?", "Que fait `é`?"]
-    answers = [
-        Answer("", "It calls `total_price(prices)`, then invent_it() on `Shop.nowhere`.", True),
-        Answer("", "The passages do not mention it.", True),
-        Answer("", "ghp_" + "Ab1Cd2Ef3Gh4Ij5Kl6Mn7Op8Qr9St0Uv1Wx2", False),
-    ]
-    found = check(questions, answers, known)
-    assert (found.valid_names, found.names) == (3, 5)
-    assert (found.refused, found.unreal) == (1, 1)
-    assert (found.stopped, found.answers) == (2, 3)
-    assert found.secrets == 1
+def test_a_fall_that_could_be_chance_does_not_refuse() -> None:
+    noisy = Guards(names=Difference(-0.06, -0.2, 0.08, 12), recall=Difference(-0.02, -0.03, -0.01, 200))
+    verdict = decide(replace(GOOD, guards=noisy), Margins())
+    assert verdict.promote
+    assert [line.rule.partition(":")[0] for line in verdict.lines[3:5]] == [
+        "names that exist in its answers", "recall of what it has read",
+    ]  # fmt: skip
+
+
+def test_how_the_engine_served_it_is_said() -> None:
+    line = decide(replace(GOOD, served=Served("", 0.12, 31.4)), Margins()).lines[-1]
+    assert (line.measured, line.passed) == ("it does: first token 0.12 s, 31 tokens/s", True)
+
+
+def test_the_difference_of_scores_is_paired() -> None:
+    its = [0.0, 1.0, 0.5, 0.5] * 5
+    found = difference([score - 0.25 for score in its], its)
+    assert found == Difference(-0.25, -0.25, -0.25, 20)
+    assert difference([], []) is None
+    with pytest.raises(AssertionError, match="not the same questions"):
+        difference([1.0], [])
+    mixed = difference([1.0, 0.0] * 10, [0.0, 1.0] * 10)
+    assert mixed is not None
+    assert mixed.low < 0 < mixed.high

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import json
+import os
 import resource
 import shutil
 import signal
+import socket
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
@@ -16,9 +21,9 @@ import pytest
 from server.adapter import Adapter, find_broken, list_adapters, promote, read_current
 from server.base_model import BaseModel
 from trainer.corpus import CorpusPlan, build_corpus
-from trainer.job import HeldOut, Note, Stage, Step, TrainingError, TrainingEvent, TrainingJob
+from trainer.job import HeldOut, Note, Stage, Step, TrainingError, TrainingEvent, TrainingJob, line_to_event
 from trainer.presets import Preset, find_preset
-from trainer.process import run_job
+from trainer.process import command_for, run_job
 from trainer.sources.snapshot import Snapshot, SnapshotFile
 from trainer.train import run
 
@@ -59,7 +64,9 @@ def make_job(tmp_path: Path, tiny_base: BaseModel) -> Callable[..., TrainingJob]
 
 def train(job: TrainingJob) -> tuple[Adapter, list[TrainingEvent]]:
     events: list[TrainingEvent] = []
-    return run(job, events.append), events
+    adapter = run(job, events.append)
+    assert adapter is not None
+    return adapter, events
 
 
 def losses(events: list[TrainingEvent]) -> list[float]:
@@ -130,6 +137,31 @@ def test_a_killed_run_goes_on_with_the_losses_it_would_have_had(make_job: Callab
     assert losses(rest) == pytest.approx(losses(events)[first - 1 :], abs=1e-6)
     assert resumed.manifest.files == whole.manifest.files
     assert not list(broken.run.glob("checkpoint-*"))
+
+
+def test_a_process_killed_by_the_system_goes_on_with_the_losses_it_would_have_had(
+    make_job: Callable[..., TrainingJob],
+) -> None:
+    _, events = train(make_job(version="whole"))
+    job = make_job(version="shot", checkpoint_every_s=1e-9)
+    (job.run / "train-job.json").write_text(job.model_dump_json())
+    command = [sys.executable, "-m", "trainer.train", str(job.run / "train-job.json")]
+    before: dict[int, float] = {}
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:
+        assert process.stdout
+        for line in process.stdout:
+            event = line_to_event(line)
+            if isinstance(event, Step):
+                before[event.step] = event.loss
+                if event.step == 4:
+                    process.send_signal(signal.SIGKILL)
+    assert process.returncode == -signal.SIGKILL
+    resumed, rest = train(job)
+    after = {event.step: event.loss for event in rest if isinstance(event, Step)}
+    assert min(after) > 1
+    whole = {event.step: event.loss for event in events if isinstance(event, Step)}
+    assert before | after == pytest.approx(whole, abs=1e-5)
+    assert resumed.manifest.steps == 8
 
 
 def test_half_a_checkpoint_is_passed_over(make_job: Callable[..., TrainingJob]) -> None:
@@ -241,3 +273,121 @@ def test_a_full_disk_while_saving_is_one_line_and_leaves_nothing(make_job: Calla
     with pytest.raises(TrainingError, match=r"the adapter cannot be written .* free some disk space and start again"):
         run(job, lambda _: None)
     assert list(job.adapters.glob("*")) == []
+
+
+def test_out_of_memory_halves_the_rows_at_once_and_changes_no_loss(make_job: Callable[..., TrainingJob]) -> None:
+    import torch
+
+    four = replace(TINY, rows_per_step=4)
+    _, events = train(make_job(files=30, version="whole", preset=four, micro_rows=4, max_steps=5))
+    for version, every_s in (("anew", 600), ("from-checkpoint", 1e-9)):
+        seen: list[TrainingEvent] = []
+
+        def fail_once(event: TrainingEvent, seen: list[TrainingEvent] = seen) -> None:
+            seen.append(event)
+            if (
+                isinstance(event, Step)
+                and event.step == 3
+                and not any(isinstance(e, Note) and "out of" in e.text for e in seen)
+            ):
+                raise torch.OutOfMemoryError("no more")
+
+        job = make_job(files=30, version=version, preset=four, micro_rows=4, max_steps=5, checkpoint_every_s=every_s)
+        run(job, fail_once)
+        assert Note("out of memory: going on with 2 rows at a time, the same effective batch") in seen
+        again = {event.step: event.loss for event in seen if isinstance(event, Step)}
+        assert list(again.values()) == pytest.approx(losses(events), abs=2e-3)
+
+
+def test_out_of_memory_with_one_row_is_one_line(make_job: Callable[..., TrainingJob]) -> None:
+    import torch
+
+    def fail(event: TrainingEvent) -> None:
+        if isinstance(event, Step):
+            raise torch.OutOfMemoryError("no more")
+
+    with pytest.raises(TrainingError, match=r"with one row at a time: lower \[trainer\] row_tokens"):
+        run(make_job(), fail)
+
+
+def test_the_rows_at_once_always_divide_the_step() -> None:
+    from trainer.sft import rows_at_once
+
+    assert [rows_at_once(wanted, 8) for wanted in (1, 3, 4, 7, 8, 99)] == [1, 2, 4, 4, 8, 8]
+    assert rows_at_once(4, 6) == 3
+
+
+def test_the_held_out_loss_is_taken_along_the_way(make_job: Callable[..., TrainingJob]) -> None:
+    _, events = train(make_job(probes=4))
+    taken = [event for event in events if isinstance(event, HeldOut)]
+    assert [event.when for event in taken] == ["before", "during", "during", "during", "after"]
+    assert [event.done for event in taken[1:4]] == [0.25, 0.5, 0.75]
+    assert taken[0].loss > taken[2].loss > taken[4].loss
+
+
+@pytest.mark.parametrize(("rank", "alpha"), [(768, 1152), (512, 1024)])
+def test_the_original_recipe_trains_and_is_served_at_a_rank_the_engine_takes(
+    make_job: Callable[..., TrainingJob], rank: int, alpha: int
+) -> None:
+    from safetensors.numpy import load_file
+
+    original = find_preset("original", rank=rank, alpha=alpha, row_tokens=128, example_tokens=128)
+    assert (original.learning_rate, original.warmup_share, original.stages) == (2e-5, 0.0, "raw+chat")
+    adapter, events = train(make_job(preset=original, max_steps=4, learn_prompts=True))
+    rates = [event.learning_rate for event in events if isinstance(event, Step)]
+    assert rates[0] == 2e-5
+    assert rates == sorted(rates, reverse=True)
+    shrunk = "the engine takes LoRA up to rank 512: shrunk from 768 by SVD"
+    assert adapter.manifest.notices == ((shrunk,) if rank > 512 else ())
+    config = json.loads((adapter.folder / "adapter_config.json").read_text())
+    assert config["r"] == 512
+    assert config["lora_alpha"] == (512 if rank > 512 else alpha)
+    for name, weight in load_file(adapter.folder / "adapter_model.safetensors").items():
+        assert weight.shape[0 if "lora_A" in name else 1] == 512, name
+
+
+def test_two_processes_learn_what_one_learns(make_job: Callable[..., TrainingJob]) -> None:
+    """On the CPU, by gloo: the processes that `accelerate launch` would start, one on each GPU."""
+    pair = replace(TINY, rows_per_step=2)
+    _, events = train(make_job(version="one", preset=pair, max_steps=5))
+    job = make_job(version="two", preset=pair, max_steps=5)
+    (job.run / "train-job.json").write_text(job.model_dump_json())
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    together = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-m", "trainer.train", str(job.run / "train-job.json")]
+    processes = [
+        subprocess.Popen(
+            command, env={**os.environ, **together, "RANK": str(rank), "LOCAL_RANK": str(rank)}, stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE, text=True,
+        )
+        for rank in (0, 1)
+    ]  # fmt: skip
+    said = [process.communicate(timeout=300) for process in processes]
+    assert [process.returncode for process in processes] == [0, 0], said
+    assert said[1][0] == ""
+    shared = [line_to_event(line) for line in said[0][0].splitlines()]
+    assert losses(shared) == pytest.approx(losses(events), abs=2e-3)
+    assert [adapter.version for adapter in list_adapters(job.adapters)] == ["two", "one"]
+
+
+def test_several_gpus_are_started_by_accelerate_which_is_asked_nothing(tmp_path: Path) -> None:
+    from accelerate.commands.launch import launch_command_parser
+
+    assert command_for("trainer.train", tmp_path / "job.json", 1) == [
+        sys.executable, "-m", "trainer.train", str(tmp_path / "job.json"),
+    ]  # fmt: skip
+    command = command_for("trainer.train", tmp_path / "job.json", 4)
+    assert command[:3] == [sys.executable, "-m", "accelerate.commands.launch"]
+    read = launch_command_parser().parse_args(command[3:])
+    assert (read.num_processes, read.multi_gpu, read.module) == (4, True, True)
+    assert (read.training_script, read.training_script_args) == ("trainer.train", [str(tmp_path / "job.json")])
+
+
+def test_rows_that_the_processes_cannot_share_are_refused() -> None:
+    from trainer.sft import rows_each
+
+    assert rows_each(8, 4) == 2
+    with pytest.raises(TrainingError, match=r"3 processes cannot share 8 rows: set \[trainer\] rows_per_step"):
+        rows_each(8, 3)

@@ -14,7 +14,7 @@ from server.adapter import read_current
 from server.base_model import resolve_base_model
 from server.merge import merge
 from trainer.job import Step, TrainingEvent
-from trainer.night import collect, run_training
+from trainer.night import Workshop, collect, run_training
 from trainer.settings import TrainerSettings
 
 pytestmark = pytest.mark.engine
@@ -39,8 +39,8 @@ def test_a_few_steps_on_the_embedded_model_give_an_adapter_that_merges(
         max_steps=4, row_tokens=256, example_tokens=256, held_out_tokens=256, rank=8, alpha=8, backend="unsloth"
     )
     events: list[TrainingEvent] = []
-    corpus = collect(workspace, settings, base, events.append)
-    report = run_training(workspace, settings, base, events.append, corpus=corpus.folder)
+    corpus = collect(Workshop(workspace, settings, base, events.append))
+    report = run_training(Workshop(workspace, settings, base, events.append), corpus=corpus.folder)
     made = report.adapter.manifest
     assert (made.steps, made.commit, made.hyper_parameters["backend"]) == (4, sha, "unsloth")
     assert len([event for event in events if isinstance(event, Step)]) == 4
@@ -50,6 +50,13 @@ def test_a_few_steps_on_the_embedded_model_give_an_adapter_that_merges(
     current = read_current(workspace.adapters)
     assert current is not None
     assert current.version == report.adapter.version
+    plain: list[TrainingEvent] = []
+    by_trl = Workshop(workspace, settings.model_copy(update={"backend": "trl"}), base, plain.append)
+    run_training(by_trl, corpus=corpus.folder, promote_it=False)
+    # LoRA starts from other random numbers, with an output of zero: the first loss is the same, the others nearly.
+    both = [[event.loss for event in seen if isinstance(event, Step)] for seen in (events, plain)]
+    assert both[0][0] == pytest.approx(both[1][0], abs=2e-3)
+    assert both[0] == pytest.approx(both[1], abs=0.05)
     status = subprocess.run(["git", "status", "--porcelain"], cwd=root, capture_output=True, text=True, check=True)
     assert status.stdout == ""
     merged = merge(base.folder, report.adapter.folder, tmp_path / "merged")

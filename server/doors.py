@@ -1,0 +1,45 @@
+"""What answering needs of the world, opened at the edge and handed in."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
+
+from indexer.index import IndexState
+from indexer.search import Passage
+from server.generation import Model
+from server.grounding import MIN_GROUNDEDNESS
+
+Search = Callable[[str, int, Mapping[str, str]], Awaitable[Sequence[Passage]]]
+FindNamed = Callable[[str, Mapping[str, str]], Awaitable[Sequence[Passage]]]
+
+
+async def _find_none(text: str, overlays: Mapping[str, str]) -> Sequence[Passage]:
+    return ()
+
+
+async def _know_no_day(path: str) -> str:
+    return ""
+
+
+@dataclass(frozen=True, slots=True)
+class Doors:
+    """The index and a model by version (None: in service).
+
+    `find_named`: the passages of the files and symbols that a text names outright. `knows`: whether a name stands
+    anywhere in the index. `last_changed`: the day of a file's last commit (ISO), "" when nobody knows.
+
+    How far the model is trusted: `code_first` quotes the lines that answer at once and holds the model's words back
+    until they are checked; words below `min_groundedness` are never shown alone.
+    """
+
+    search: Search
+    still_there: Callable[[Passage], bool]
+    freshness: Callable[[], Awaitable[IndexState]]
+    borrow: Callable[[str | None], AbstractAsyncContextManager[Model]]
+    find_named: FindNamed = _find_none
+    knows: Callable[[str], bool] = lambda name: True
+    last_changed: Callable[[str], Awaitable[str]] = _know_no_day
+    code_first: bool = False
+    min_groundedness: float = MIN_GROUNDEDNESS

@@ -1,0 +1,43 @@
+"""Secrets in an answer become placeholders while it streams: a model may repeat what an open buffer holds. Pure."""
+
+from __future__ import annotations
+
+import re
+
+from indexer.secrets import mask_secrets
+
+# No rule of one line finds a secret with a space in it, so what stands before the last space is decided.
+_OPEN_WORD = re.compile(r"(?:-----BEGIN [A-Z0-9 ]*|\S*)\Z")
+_KEY_BEGINS = re.compile(r"-----BEGIN [A-Z0-9 ]*PRIVATE KEY")
+_KEY_ENDS = re.compile(r"-----END [A-Z0-9 ]*PRIVATE KEY[A-Z ]*-----")
+
+
+class Redactor:
+    """Pieces in, the same text without secrets out: a word waits until it is whole, a private key until it ends."""
+
+    def __init__(self) -> None:
+        self._shown = ""  # of the last line, masked: the context of what comes
+        self._held = ""
+
+    def feed(self, piece: str) -> str:
+        """What of the text up to and with `piece` can be shown now."""
+        self._held += piece
+        key_end = _KEY_ENDS.search(self._held)
+        if _KEY_BEGINS.search(self._held) and not key_end:
+            return ""
+        word = _OPEN_WORD.search(self._held)
+        end = max(word.start() if word else 0, key_end.end() if key_end else 0)
+        ready, self._held = self._mask(self._held[:end]), self._held[end:]
+        self._shown = (self._shown + ready).rsplit("\n", 1)[-1]
+        return ready
+
+    def close(self) -> str:
+        """The rest; a private key that never ended is left out whole."""
+        begins = _KEY_BEGINS.search(self._held)
+        rest = self._held[: begins.start()] + "<secret:private-key>" if begins else self._held
+        return self._mask(rest)
+
+    def _mask(self, text: str) -> str:
+        whole = mask_secrets(self._shown + text).text
+        # Where a secret stood in what is shown already, its line cannot be taken back; the new part is masked alone.
+        return whole[len(self._shown) :] if whole.startswith(self._shown) else mask_secrets(text).text

@@ -1,0 +1,79 @@
+"""The report of a night as tables of text: what Markdown and the page are both made of. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from trainer.proving import Row
+
+if TYPE_CHECKING:
+    from trainer.report import NightReport
+
+Table = tuple[Sequence[str], Sequence[Sequence[str]]]
+
+
+def headline(report: NightReport) -> str:
+    what = {
+        "promoted": f"{report.version} is in service.",
+        "refused": f"{report.version} was refused; {report.in_service or 'the base model'} stays in service.",
+        "skipped": "Nothing was done.",
+    }[report.outcome]
+    if report.outcome == "refused" and report.in_service is None:
+        what += " Fine-tuning did not prove itself on this repository tonight: it is served with retrieval alone."
+    return f"{what} {report.reason}".strip()
+
+
+def tables(report: NightReport) -> dict[str, Table]:
+    if report.outcome == "skipped":
+        return {}
+    newer = "newer code" if report.is_next_day else "held-out files"
+    head = ("arm", "retrieval", f"bits per byte, {newer}", "other people's code", *_ANSWER_HEAD)
+    arms = [
+        (
+            row.arm,
+            "on" if row.retrieval else "off",
+            _number(row.newer_code),
+            _number(row.elsewhere),
+            *_answer_cells(row),
+        )
+        for row in report.rows
+    ]
+    verdict = [(line.rule, line.measured, "passed" if line.passed else "NOT PASSED") for line in report.verdict]
+    facts = {"trained on": report.commit[:12], "proved on": report.newer_commit[:12], "base model": report.base_model}
+    hyper = report.manifest.get("hyper_parameters", {})
+    losses = report.manifest.get("losses", {})
+    return {
+        "Verdict": (("rule", "measured", ""), verdict),
+        "The arms": (head, arms),
+        "Facts": (("", ""), [*facts.items(), *((f"loss, {k}", _number(v)) for k, v in losses.items())]),
+        "Corpus": (("", ""), [(name.replace("_", " "), f"{value:,.0f}") for name, value in report.corpus.items()]),
+        "Hyper-parameters": (("", ""), [(name, str(value)) for name, value in hyper.items()]),
+        "Seconds by stage": (("", ""), [(name, f"{value:.1f}") for name, value in report.seconds.items()]),
+    }
+
+
+_ANSWER_HEAD = ("names that exist", "recall: exact, F1", "refused", "file: F1", "canaries", "stopped")
+
+
+def _answer_cells(row: Row) -> tuple[str, ...]:
+    """Counts and means of an arm's answers; "" where nothing of the kind was asked."""
+    found = row.answers
+    if found is None:
+        return ("",) * len(_ANSWER_HEAD)
+    return (
+        _of(found.valid_names, found.names),
+        f"{_of(found.recall_exact, found.recall)}, {found.recall_f1:.2f}" if found.recall else "",
+        _of(found.refused, found.unreal),
+        f"{found.file_f1:.2f} ({found.files})" if found.files else "",
+        _of(found.canaries_passed, found.canaries),
+        _of(found.stopped, found.answers),
+    )
+
+
+def _of(part: int, whole: int) -> str:
+    return f"{part} of {whole}" if whole else ""
+
+
+def _number(value: float | None) -> str:
+    return "not measured" if value is None else f"{value:.4f}"
