@@ -23,13 +23,13 @@ class CorpusSettings(SectionSettings):
     page_questions: bool = Field(True, description="one instruction a page, answered by the page")
     file_questions: bool = Field(True, description="one question a file, what it looks like, answered by the file")
     restatements: int = Field(
-        8,
+        24,
         ge=0,
         le=1000,
         description="questions a file or page: why, how, where, which, overview; answered from its text",
     )
     relations: int = Field(
-        3, ge=0, le=1000, description="questions a file about what its symbols have to do with others"
+        8, ge=0, le=1000, description="questions a file about what its symbols have to do with others"
     )
     retrieval: int = Field(
         200, ge=0, description="questions in the serving prompt, over passages that the search found"

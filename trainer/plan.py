@@ -11,15 +11,17 @@ from trainer.corpus import Example
 from trainer.encoding import Encoded, Row, Tokenizer, encode_chat, encode_raw, keep_apart, pack
 from trainer.presets import Preset
 
-# Shares of the conversations' tokens. Restatements carry the knowledge; a tenth in the serving prompt; a tenth of the
-# base model's own answers against forgetting; whole files are dear and go stale (the sources: docs of each share in
-# trainer/LOG.md, "What the corpus is made of").
+# Shares of the conversations' tokens. Restatements carry the knowledge; a tenth is in the serving prompt, a tenth the
+# base model's own answers against forgetting (trainer/LOG.md, "What a corpus is made of").
 CHAT_MIX = {
     "restatement": 0.30, "page-answer": 0.17, "relation": 0.12, "retrieval": 0.10, "general": 0.10, "change": 0.08,
     "page-question": 0.03, "unanswerable": 0.04, "file-question": 0.03, "conflict": 0.02, "feedback": 0.01,
 }  # fmt: skip
 # Shows what a template does also where no conversation has room in the run.
 _PROBE = ({"role": "user", "content": "Ready?"}, {"role": "assistant", "content": "Yes."})
+
+# What a whole file looks like is stale tomorrow, and costs as much as all other questions about it together.
+MOST_FILES = 0.1
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,12 +70,15 @@ def choose(examples: Sequence[Example], max_tokens: int) -> list[Example]:
 def choose_mixed(examples: Sequence[Example], max_tokens: int) -> list[Example]:
     """The first of each kind, so that together they fill `max_tokens` in the shares of `CHAT_MIX`.
 
-    What a kind is too small for goes to the others. A small `max_tokens` has room for few kinds: those with the largest
-    share first.
+    What a kind is too small for goes to the others, but not to whole files. A small `max_tokens` has room for few
+    kinds: those with the largest share first.
     """
     pools: dict[str, list[Example]] = {}
+    files = 0
     for example in examples:
-        pools.setdefault(example.entry.kind, []).append(example)
+        files += example.entry.tokens if example.entry.kind == "file-question" else 0
+        if example.entry.kind != "file-question" or files <= max_tokens * MOST_FILES:
+            pools.setdefault(example.entry.kind, []).append(example)
     used = dict.fromkeys(pools, 0)
     chosen: list[Example] = []
     left = max_tokens

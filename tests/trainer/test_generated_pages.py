@@ -42,7 +42,10 @@ JAPANESE = Page(
     "リリース",
     "月曜日に手動でデプロイします。元に戻すには、赤いボタンを押してください。",
 )
-GOOD = {"question": "How do I roll back a deploy?", "answer": "Press the red button in the office and call the people on call."}  # fmt: skip
+GOOD = {
+    "question": "How do I roll back a deploy?",
+    "answer": "Press the red button in the office and call the people on call.",
+}
 
 
 def as_json(*pairs: Mapping[str, str]) -> str:

@@ -29,7 +29,7 @@ def corpus() -> list[Example]:
     made = [example(n, "raw", 400, weight=n / 100) for n in range(100)]
     made += [example(1000 + n, "commit", 400) for n in range(50)]
     made += [example(2000 + n, kind, 80 if kind != "retrieval" else 300) for kind in kinds for n in range(100)]
-    return made + [example(3000, "restatement", 80, 1.0, "validation"), example(3001, "raw", 400, 1.0, "held-out")]
+    return [*made, example(3000, "restatement", 80, 1.0, "validation"), example(3001, "raw", 400, 1.0, "held-out")]
 
 
 def test_a_short_run_takes_the_code_that_changed_last_and_a_tenth_of_conversations(tokenizer: Any) -> None:
@@ -63,6 +63,12 @@ def test_what_a_kind_is_too_small_for_goes_to_the_others() -> None:
     assert sum(found.entry.tokens for found in choose_mixed(pool, 1_600)) == 1_600
     assert len(choose_mixed(pool, 10**9)) == len(pool)
     assert choose_mixed([], 100) == choose_mixed(pool, 0) == []
+
+
+def test_whole_files_are_a_tenth_at_most() -> None:
+    pool = [*(example(n, "file-question", 300) for n in range(100)), example(900, "relation", 80)]
+    chosen = choose_mixed(pool, 10_000)
+    assert sum(found.entry.tokens for found in chosen if found.entry.kind == "file-question") == 900
 
 
 def test_a_corpus_of_conversations_alone_can_be_learnt(tokenizer: Any) -> None:
