@@ -100,7 +100,7 @@ def test_names_are_what_no_english_word_looks_like(text, names):
 
 
 def test_literals_are_numbers_constants_and_quoted_words():
-    text = "It is 30, 1_000 or 2.5; True, `'utf-8'`, \"strict\" or `b\"x\"`, not truly, v2, a1, x-9 or 3.11.2b."
+    text = 'It is 30, 1_000 or 2.5; True, `\'utf-8\'`, "strict" or `b"x"`, not truly, v2, a1, x-9 or 3.11.2b.'
     assert literals_of(text) == ["30", "1_000", "2.5", "True", "'utf-8'", '"strict"', 'b"x"']
     assert literals_of('See lines 31-45, "a whole sentence", line 7 and 9 [1].') == ["1"]
 
