@@ -236,6 +236,19 @@ def test_a_pull_request_is_told_in_the_agreed_form(shop, fetch, tmp_path) -> Non
     assert document.answered == "--- /dev/null\n+++ b/a.json\n@@ -0,0 +1 @@\n+{}\n"
 
 
+def test_what_was_merged_after_the_snapshot_is_not_told(shop, fetch, tmp_path) -> None:
+    there, _ = shop
+    there.add(1, merged_at="2026-10-02T12:00:00Z")
+    there.add(2, merged_at="2026-10-02T12:00:01Z")
+    fetch()
+    gathering = Gathering(until=datetime(2026, 10, 2, 12, tzinfo=UTC))
+    rules = DiffRules(Workspace(tmp_path), Quarantine())
+    pulls = read_pulls(tmp_path / "pulls", "acme/shop")
+    gather_pulls(pulls, Wanted.by(TrainerSettings(), Quarantine()), rules, gathering)
+    assert [document.source_id for document in gathering.documents] == ["pr:1"]
+    assert gathering.left_out == {"newer than the snapshot": 1}
+
+
 def test_a_review_comment_is_answered_by_the_change_that_followed(shop, fetch, tmp_path) -> None:
     there, _ = shop
     there.add(5)
@@ -314,16 +327,16 @@ def test_the_last_ones_are_found_over_many_pages(shop, fetch) -> None:
 def test_a_list_that_shifts_while_it_is_read_gives_nothing_twice(shop, fetch) -> None:
     there, _ = shop
     for number in range(1, 131):
-        there.add(number, [], merged_at=None if number % 10 and number != 31 else "2026-10-01T12:00:00Z")
+        there.add(number, [], merged_at=None if number % 10 else "2026-10-01T12:00:00Z")
 
     def push(path: str) -> None:
         if "page=2" in path and "/pulls?" in path and 131 not in there.pulls:
             there.add(131, [])
 
     there.faults.append(push)
-    numbers = [130, 120, 110, 100, 90, 80, 70, 60, 50, 40, 31, 30, 20, 10]
-    assert fetch(count=500).numbers == numbers
-    assert fetch(count=500).numbers == [131, *numbers]
+    run = fetch(count=500)
+    assert (run.numbers, run.gathering.left_out) == (list(range(130, 0, -10)), {"pull request not merged": 117})
+    assert fetch(count=500).numbers == [131, *range(130, 0, -10)]
 
 
 def test_nothing_is_fetched_twice(shop, fetch) -> None:
