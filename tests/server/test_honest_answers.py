@@ -1,5 +1,6 @@
 """An answer never stands on nothing: what the code says comes with it, and what is unknown is said."""
 
+import re
 from contextlib import aclosing
 from dataclasses import replace
 
@@ -196,6 +197,17 @@ async def test_a_secret_never_leaves_in_an_answer(ask):
     token = "ghp_" + "a1B2c3D4e5F6g7H8i9J0" * 2
     done = await ask(["The token is ghp_", token[4:], " [1]."])
     assert done.answer.startswith("The token is <secret:github-token> [1].")
+
+
+@pytest.mark.parametrize("size", [1, 4, 500])
+async def test_a_fence_that_the_model_copied_is_not_shown(size, scripted, doors, passage):
+    seen = scripted([GROUNDED])
+    await events(QUESTION, doors(seen, [passage(text=CODE)]))
+    fence = re.search(r"<[0-9a-f]{8}>", seen.seen[0][-1].content)[0]
+    text = f"[1] app.py, lines 1-4 {fence}\nIt is {fence.replace('<', '</')} `load` <b>."
+    pieces = [text[start : start + size] for start in range(0, len(text), size)]
+    done = (await events(QUESTION, doors(scripted(pieces), [passage(text=CODE)])))[-1]
+    assert done.answer == "[1] app.py, lines 1-4\nIt is `load` <b>."
 
 
 async def test_an_index_that_is_gone_flags_no_name(ask):
