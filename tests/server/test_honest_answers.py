@@ -1,5 +1,6 @@
 """An answer never stands on nothing: what the code says comes with it, and what is unknown is said."""
 
+import asyncio
 import re
 from contextlib import aclosing
 from dataclasses import replace
@@ -208,6 +209,25 @@ async def test_a_fence_that_the_model_copied_is_not_shown(size, scripted, doors,
     pieces = [text[start : start + size] for start in range(0, len(text), size)]
     done = (await events(QUESTION, doors(scripted(pieces), [passage(text=CODE)])))[-1]
     assert done.answer == "[1] app.py, lines 1-4\nIt is `load` <b>."
+
+
+async def test_a_reader_that_leaves_while_the_models_words_are_held_back_stops_the_model(live, scripted, passage):
+    stopped = asyncio.Event()
+
+    class Silent(scripted):
+        async def generate(self, messages, sampling):
+            try:
+                await asyncio.Event().wait()
+                yield ""
+            finally:
+                stopped.set()
+
+    shape = {"passages": [passage(text=CODE)], "doors": {"code_first": True}}
+    headers = {"Accept": "text/event-stream"}
+    async with live(Silent(), **shape) as http:
+        async with http.stream("POST", "/ask", json={"question": QUESTION.text}, headers=headers) as stream:
+            assert await anext(stream.aiter_lines()) == "event: text"
+        await asyncio.wait_for(stopped.wait(), 2)
 
 
 async def test_an_index_that_is_gone_flags_no_name(ask):
