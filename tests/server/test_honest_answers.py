@@ -131,12 +131,13 @@ async def test_a_question_about_nothing_is_told_so_and_no_model_guesses(text, wh
     [
         Question("Write a function called `open_safely`."),
         Question("What does `open_safely` do with `max_age` for a missing path?"),
+        Question("Can you refactor the shopping cart to be faster?"),
         Question("What happens here?"),
         Question("Wo wird der Pfad im Hintergrund geladen?"),
         Question("How are background jobs queued in Celery?", selection="x = 1"),
     ],
 )
-async def test_what_asks_for_something_new_or_says_little_of_the_code_is_the_models_to_answer(question, ask):
+async def test_what_asks_for_work_or_says_little_of_the_code_is_the_models_to_answer(question, ask):
     done = await ask(GROUNDED, question, knows=lambda name: name == "max_age")
     assert GROUNDED in done.answer
 
