@@ -51,7 +51,7 @@ async def print_report(tasks: Sequence[Task], doors: dict[str, Doors], folder: P
     found = {task.number: await retrieve(Question(task.text), PASSAGES, doors[task.repository]) for task in tasks}
     print_floor("The floor: extractive alone", real, found, rivals)
     runs = {
-        file.stem: _read(file, real, doors, rivals)
+        _title(file): _read(file, real, doors, rivals)
         for file in sorted(await asyncio.to_thread(lambda: [*folder.glob("*.jsonl")]))
     }
     print_answers(runs)
@@ -162,6 +162,11 @@ def print_nothing(tasks: Sequence[Task], found: dict[int, Found]) -> None:
             )
     print(f"\nMIN_SUPPORT {MIN_SUPPORT}")
     _table("About nothing", "half about n refused least mean most", rows)
+
+
+def _title(file: Path) -> str:
+    model, adapter, reads, how = file.stem.split("__")
+    return ", ".join((model, "base" if adapter == "none" else "adapter", reads, how))
 
 
 def _read(file: Path, tasks: Sequence[Task], doors: dict[str, Doors], rivals: Rivals) -> list[Written]:

@@ -255,14 +255,14 @@ async def _write(model: Model, course: _Course) -> AsyncGenerator[str]:
                 continue
             if "first_token" not in course.timings_ms:
                 course.mark("first_token")
-            held = renumber(held + redactor.feed(piece), numbers)
+            held = renumber(prompt.without_fences(held + redactor.feed(piece)), numbers)
             open_marker = _OPEN_MARKER.search(held)
             cut = open_marker.start() if open_marker else len(held)
             if ready := held[:cut]:
                 course.written += ready
                 yield ready
             held = held[cut:]
-    if held := renumber(held + redactor.close(), numbers).rstrip():
+    if held := renumber(prompt.without_fences(held + redactor.close()), numbers).rstrip():
         course.written += held
         yield held
 

@@ -52,10 +52,16 @@ class Question:
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
-    """Messages for the model, and the passages that fitted: `passages[i]` is the one marked `[i + 1]`."""
+    """Messages for the model, and the passages that fitted: `passages[i]` is the one marked `[i + 1]`; `fence` is what
+    stands around each of them in angle brackets."""
 
     messages: tuple[Turn, ...]
     passages: tuple[Passage, ...]
+    fence: str = ""
+
+    def without_fences(self, text: str) -> str:
+        """`text` without the fences that a model copied into its answer."""
+        return re.sub(rf" ?</?{self.fence}>", "", text) if self.fence else text
 
 
 CountTokens = Callable[[str], int]
@@ -80,7 +86,7 @@ def render_prompt(
     turns = _last_turns(question.conversation, left - used, count_tokens)
     system = "\n".join(filter(None, [SYSTEM if chosen else SYSTEM_WITHOUT_PASSAGES, question.instructions]))
     text = _user_text(replace(question, selection=selection), chosen, fence)
-    return Prompt((Turn("system", system), *turns, Turn("user", text)), tuple(chosen))
+    return Prompt((Turn("system", system), *turns, Turn("user", text)), tuple(chosen), fence)
 
 
 def visible(text: str) -> str:

@@ -28,8 +28,10 @@ _ASKING = frozenset(
     ).split()
 )
 _ENGLISH = frozenset("the a an is are does do what which how where who why of to it this".split())
-_WANTS_NEW = re.compile(
-    r"\b(?:write|add|create|implement|generate|introduce|rename|draft|propose|suggest|make)\b", re.I
+_WANTS_WORK = re.compile(
+    r"\b(?:(?:re)?write|add|create|implement|generate|introduce|rename|draft|propose|suggest|make|refactor|fix|improve"
+    r"|optimi[sz]e|convert|translate|simplify)\b",
+    re.IGNORECASE,
 )
 
 
@@ -61,7 +63,7 @@ async def retrieve(question: Question, k: int, doors: Doors) -> Found:
     unknown = await asyncio.to_thread(lambda: tuple(name for name in names if not doors.knows(name)))
     said = [await _dated(one, doors) for one in disagreements(passages)]
     supported = support(question, passages)
-    is_enough = bool(_WANTS_NEW.search(question.text)) or (
+    is_enough = bool(_WANTS_WORK.search(question.text)) or (
         supported >= MIN_SUPPORT and not (unknown and len(unknown) == len(names))
     )
     return Found(passages, unknown, supported, tuple(said), is_enough)

@@ -146,14 +146,14 @@ def workspace(tmp_path):
 def make_backend(workspace):
     """Makes a backend over a model (or the failure to have one) and one passage; fields of the settings by name."""
 
-    def make(model=None, passages=None, index=None, **settings):
+    def make(model=None, passages=None, index=None, doors=None, **settings):
         serving = SimpleNamespace(
             state=EngineState("ready"),
             adapter="2026-01-01-0000-abc",
             base_model=SimpleNamespace(name="scripted", fim=None),
         )
         found = [make_passage()] if passages is None else passages
-        opened = make_doors(ScriptedModel() if model is None else model, found)
+        opened = make_doors(ScriptedModel() if model is None else model, found, **(doors or {}))
         return Backend(workspace, ServerSettings(**settings), IndexKeeper(index, reason=""), serving, opened)
 
     return make

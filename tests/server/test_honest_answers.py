@@ -1,5 +1,7 @@
 """An answer never stands on nothing: what the code says comes with it, and what is unknown is said."""
 
+import asyncio
+import re
 from contextlib import aclosing
 from dataclasses import replace
 
@@ -129,12 +131,13 @@ async def test_a_question_about_nothing_is_told_so_and_no_model_guesses(text, wh
     [
         Question("Write a function called `open_safely`."),
         Question("What does `open_safely` do with `max_age` for a missing path?"),
+        Question("Can you refactor the shopping cart to be faster?"),
         Question("What happens here?"),
         Question("Wo wird der Pfad im Hintergrund geladen?"),
         Question("How are background jobs queued in Celery?", selection="x = 1"),
     ],
 )
-async def test_what_asks_for_something_new_or_says_little_of_the_code_is_the_models_to_answer(question, ask):
+async def test_what_asks_for_work_or_says_little_of_the_code_is_the_models_to_answer(question, ask):
     done = await ask(GROUNDED, question, knows=lambda name: name == "max_age")
     assert GROUNDED in done.answer
 
@@ -196,6 +199,36 @@ async def test_a_secret_never_leaves_in_an_answer(ask):
     token = "ghp_" + "a1B2c3D4e5F6g7H8i9J0" * 2
     done = await ask(["The token is ghp_", token[4:], " [1]."])
     assert done.answer.startswith("The token is <secret:github-token> [1].")
+
+
+@pytest.mark.parametrize("size", [1, 4, 500])
+async def test_a_fence_that_the_model_copied_is_not_shown(size, scripted, doors, passage):
+    seen = scripted([GROUNDED])
+    await events(QUESTION, doors(seen, [passage(text=CODE)]))
+    fence = re.search(r"<[0-9a-f]{8}>", seen.seen[0][-1].content)[0]
+    text = f"[1] app.py, lines 1-4 {fence}\nIt is {fence.replace('<', '</')} `load` <b>."
+    pieces = [text[start : start + size] for start in range(0, len(text), size)]
+    done = (await events(QUESTION, doors(scripted(pieces), [passage(text=CODE)])))[-1]
+    assert done.answer == "[1] app.py, lines 1-4\nIt is `load` <b>."
+
+
+async def test_a_reader_that_leaves_while_the_models_words_are_held_back_stops_the_model(live, scripted, passage):
+    stopped = asyncio.Event()
+
+    class Silent(scripted):
+        async def generate(self, messages, sampling):
+            try:
+                await asyncio.Event().wait()
+                yield ""
+            finally:
+                stopped.set()
+
+    shape = {"passages": [passage(text=CODE)], "doors": {"code_first": True}}
+    headers = {"Accept": "text/event-stream"}
+    async with live(Silent(), **shape) as http:
+        async with http.stream("POST", "/ask", json={"question": QUESTION.text}, headers=headers) as stream:
+            assert await anext(stream.aiter_lines()) == "event: text"
+        await asyncio.wait_for(stopped.wait(), 2)
 
 
 async def test_an_index_that_is_gone_flags_no_name(ask):
