@@ -29,6 +29,9 @@ class TrainerSettings(SectionSettings):
     backend: Literal["auto", "unsloth", "trl"] = Field(
         "auto", description="auto takes Unsloth where it is installed, else plain TRL and peft"
     )
+    four_bit: bool = Field(
+        False, description="hold the base model in 4 bits while training (QLoRA): a third of the memory; needs a GPU"
+    )
     gpus: int = Field(1, ge=1, description="GPUs that a training uses, through accelerate launch; needs backend trl")
     budget_minutes: float = Field(10, gt=0, description="training ends cleanly after this long; minutes")
     max_steps: int = Field(0, ge=0, description="optimiser steps after which training ends; 0: as the epochs say")
