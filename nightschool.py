@@ -16,6 +16,7 @@ import typer
 
 from indexer.workspace import Workspace, find_workspace
 from nightschool_corpus import check, corpus_app, generator_for, show_collected
+from nightschool_judge import judge_for
 from server.adapter_commands import adapters_app, loss_line
 from server.doctor_command import doctor
 from server.feedback_commands import feedback_app
@@ -453,7 +454,7 @@ def _sentence(facts: dict[str, Any]) -> str:
     return "\n".join(f"{name.replace('_', ' ')}: {value}" for name, value in facts.items())
 
 
-FRONT = Front(_base_model, generator_for, _watch, _print_table, _check_engine)
+FRONT = Front(_base_model, generator_for, judge_for, _watch, _print_table, _check_engine)
 add_night(app, FRONT)
 add_sweep(app, FRONT)
 

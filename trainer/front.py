@@ -25,11 +25,13 @@ JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object.
 @dataclass(frozen=True, slots=True)
 class Front:
     """`base_model` resolves the one in the settings; `watch` shows a training's events while its block runs;
-    `generator` writes the conversations that only a model can, None where nobody does;
-    `print_table` takes title, head and rows; `check_engine` says how a real engine takes an adapter."""
+    `generator` writes the conversations that only a model can, None where nobody does; `judge` compares answers, None
+    where none is set; `print_table` takes title, head and rows; `check_engine` says how a real engine takes an
+    adapter."""
 
     base_model: Callable[[Workspace], BaseModel]
     generator: Callable[[Workspace, BaseModel], Generator | None]
+    judge: Callable[[Workspace], Generator | None]
     watch: Callable[[str], AbstractContextManager[Callable[[TrainingEvent], None]]]
     print_table: Callable[[str, Sequence[str], Sequence[Sequence[str]]], None]
     check_engine: Callable[[Workspace, BaseModel, Adapter], Served]

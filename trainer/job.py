@@ -24,7 +24,8 @@ class TrainingJob(Model):
     `run` is its own folder (checkpoints, logs, what the frameworks write); `adapters` the registry; `version` the
     adapter it makes. `budget_s` counts from the start of the process. `learn_validation` learns what was kept to choose
     the hyper-parameters by (never what is held out); `probes` is how often the held-out loss is taken along the way;
-    `processes` how many learn it together, one a GPU.
+    `processes` how many learn it together, one a GPU; `four_bit` holds the base
+    model in 4 bits meanwhile.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -47,6 +48,7 @@ class TrainingJob(Model):
     learn_validation: bool = False
     probes: int = 0
     processes: int = 1
+    four_bit: bool = False
 
     def base_model(self) -> BaseModel:
         fim = Fim(**self.base["fim"]) if self.base["fim"] else None

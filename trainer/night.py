@@ -5,6 +5,7 @@ Each stage leaves its result on disk and is not done again when it is there: a n
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import time
 from collections.abc import Callable
@@ -16,7 +17,9 @@ from indexer.gpu import has_gpu
 from indexer.workspace import Workspace
 from server.adapter import Adapter, AdapterError, find_adapter, new_version, promote, prune, read_current
 from server.base_model import BaseModel
+from trainer.generated import Generator, GeneratorError
 from trainer.job import Note, Stage
+from trainer.judge import Judged, compare_answers
 from trainer.learnt import learnt_since
 from trainer.ledger import read_ledger
 from trainer.night_record import NightRecord, keep_record, new_record, send_to_webhook
@@ -60,6 +63,7 @@ class Findings:
     in_service: Adapter | None
     proved: Proved
     verdict: Verdict
+    judged: Judged | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,11 +80,16 @@ class NightPlan:
 
 
 def run_night(
-    workshop: Workshop, *, force: bool = False, check_engine: Callable[[Adapter], Served] | None = None
+    workshop: Workshop,
+    *,
+    force: bool = False,
+    check_engine: Callable[[Adapter], Served] | None = None,
+    judge: Generator | None = None,
 ) -> NightReport:
     """From yesterday's code to a better adapter in service, or to the reason there is none.
 
     `check_engine` says how a real engine takes an adapter; without one the gate has no such line.
+    `judge` compares answers, for the report alone.
     Raises `NightBusy`, `TrainingError`, `EmptyCorpus`; what is in service is then as it was.
     """
     workspace, settings, base, tell = workshop.workspace, workshop.settings, workshop.base, workshop.tell
@@ -96,18 +105,35 @@ def run_night(
         if check_engine is not None:
             tell(Stage("asking the engine"))
             proved = replace(proved, evidence=replace(proved.evidence, served=check_engine(adapter)))
+        judged = _judged(workshop, proved, judge)
         verdict = decide(proved.evidence, settings.margins())
         if verdict.promote:
             promote(workspace.adapters, adapter.version)
-        report = _report(workspace, state, Findings(proof, corpus, adapter, in_service, proved, verdict))
+        report = _report(workspace, state, Findings(proof, corpus, adapter, in_service, proved, verdict, judged))
         write_reports(workspace, adapter, report)
         save_state(workspace, replace(state, finished=True, promoted=verdict.promote))
         prune(workspace.adapters, settings.keep_adapters)
     return report
 
 
+def _judged(workshop: Workshop, proved: Proved, judge: Generator | None) -> Judged | None:
+    """What the judge says; None without one, without answers, or when it fails: a night does not hang on it."""
+    if judge is None or not proved.contests:
+        return None
+    workshop.tell(Stage(f"asking the judge about {len(proved.contests)} answers"))
+    try:
+        return asyncio.run(compare_answers(proved.contests, judge))
+    except GeneratorError as error:
+        workshop.tell(Note(str(error)))
+        return None
+
+
 def run_and_record(
-    workshop: Workshop, *, force: bool = False, check_engine: Callable[[Adapter], Served] | None = None
+    workshop: Workshop,
+    *,
+    force: bool = False,
+    check_engine: Callable[[Adapter], Served] | None = None,
+    judge: Generator | None = None,
 ) -> NightReport:
     """`run_night`, and whatever becomes of it is on disk (`trainer/night_record.py`) and told to the webhook."""
     began = datetime.now(UTC)
@@ -119,7 +145,7 @@ def run_and_record(
             workshop.tell(Note(fault))
 
     try:
-        report = run_night(workshop, force=force, check_engine=check_engine)
+        report = run_night(workshop, force=force, check_engine=check_engine, judge=judge)
     except NightBusy:  # the other one will tell
         raise
     except BaseException as error:  # the edge of a night: Ctrl-C too must not look like a night that went well
@@ -222,4 +248,5 @@ def _report(workspace: Workspace, state: NightState, found: Findings) -> NightRe
         mix=read_ledger(found.corpus.folder).mix(),
         learnt=learnt_since(workspace, found.proof.snapshot.commit),
         gone=proved.evidence.gone,
+        judged=found.judged,
     )

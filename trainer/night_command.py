@@ -81,6 +81,7 @@ def _run(front: Front, place: Workspace, force: bool, as_json: bool) -> None:
             Workshop(place, TrainerSettings.read(place), base, tell, generator=front.generator(place, base)),
             force=force,
             check_engine=lambda adapter: front.check_engine(place, base, adapter),
+            judge=front.judge(place),
         )
     if as_json:
         print(report.to_json())

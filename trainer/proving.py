@@ -15,6 +15,7 @@ from trainer.asking import Asking, make_asking
 from trainer.comparison import Change, Difference, Score, bits_per_byte, change, difference
 from trainer.evaluate import BASE_ARM, EvaluationJob, Measured, read_measured
 from trainer.job import Stage
+from trainer.judge import Contest
 from trainer.ledger import read_ledger
 from trainer.names import Existing
 from trainer.promote import Evidence, Guards
@@ -73,6 +74,7 @@ class Proved:
     rows: tuple[Row, ...]
     evidence: Evidence
     shown: tuple[Shown, ...]
+    contests: tuple[Contest, ...] = ()
 
 
 def make_proof(workspace: Workspace, settings: TrainerSettings, on_progress: OnProgress) -> Proof:
@@ -132,7 +134,7 @@ def _proved(measured: dict[str, Measured], proof: Proof, asking: Asking, known: 
             answers = sum_up(list(marks[arm][retrieval].values())) if asking.asked else None
             bits = _bits(scores.get(kind, [])), _bits(scores.get("elsewhere", []))
             rows.append(Row(arm, retrieval, *bits, answers, found.tokens_per_s))
-    return Proved(tuple(rows), _evidence(measured, kind, proof, marks), _shown(marks))
+    return Proved(tuple(rows), _evidence(measured, kind, proof, marks), _shown(marks), _contests(marks))
 
 
 Marks = dict[str, dict[bool, dict[int, Marked]]]
@@ -157,6 +159,15 @@ def _shown(marks: Marks) -> tuple[Shown, ...]:
             texts = {arm: arms[passages][index].answer.text for arm, arms in marks.items() if index in arms[passages]}
             shown.append(Shown(found[index].asked.question, {arm: mask_secrets(t).text for arm, t in texts.items()}))
     return tuple(shown)
+
+
+def _contests(marks: Marks) -> tuple[Contest, ...]:
+    """Candidate against base model, with passages, on what a judge can tell apart; masked, for it may be elsewhere."""
+    mine, its = marks[CANDIDATE][True], marks[BASE_ARM][True]
+    both = [(mine[index], its[index]) for index in sorted(mine) if index in its and mine[index].asked.kind == "about"]
+    return tuple(
+        Contest(a.asked.question, mask_secrets(a.answer.text).text, mask_secrets(b.answer.text).text) for a, b in both
+    )
 
 
 _SHOWN = (("about", 3), ("recall", 2), ("unreal", 1), ("file", 1))

@@ -41,7 +41,7 @@ def what_is_missing(machine: Machine, settings: TrainerSettings, base: BaseModel
         return (
             f"a night needs {_gb(wanted)} of disk and {_gb(machine.disk)} are free: free some, or lower [trainer] rank"
         )
-    if machine.gpu is not None and machine.gpu < (wanted := gpu_needed(base, preset)):
+    if machine.gpu is not None and machine.gpu < (wanted := gpu_needed(base, preset, settings.four_bit)):
         return f"training needs about {_gb(wanted)} of GPU memory and {_gb(machine.gpu)} are free: end what uses it"
     if machine.gpu is None and machine.memory < (wanted := memory_needed(base.parameters, preset)):
         return (
@@ -68,10 +68,11 @@ def memory_needed(parameters: int, preset: Preset) -> int:
     return parameters * 6 + preset.row_tokens * 1_400_000
 
 
-def gpu_needed(base: BaseModel, preset: Preset) -> int:
-    """Bytes of GPU memory: 16-bit weights, the LoRA's with gradients and optimizer, and room for a row's activations
-    (recomputed in the backward pass). By arithmetic, not measured: the largest models leave the most room."""
-    return base.parameters * 2 + lora_parameters(base, preset) * 16 + (3 << 30)
+def gpu_needed(base: BaseModel, preset: Preset, four_bit: bool) -> int:
+    """Bytes of GPU memory: weights in 16 bits or 4, the LoRA's with gradients and optimizer, and room for a row's
+    activations (recomputed in the backward pass). By arithmetic, not measured."""
+    weights = base.parameters * 6 // 10 if four_bit else base.parameters * 2
+    return weights + lora_parameters(base, preset) * 16 + (3 << 30)
 
 
 def disk_needed(base: BaseModel, preset: Preset) -> int:

@@ -11,6 +11,7 @@ from typing import Any, Literal
 from indexer.workspace import Workspace, write_atomically
 from server.adapter import Adapter
 from trainer.charts import NightPoint
+from trainer.judge import Judged
 from trainer.learnt import Learnt
 from trainer.promote import Line
 from trainer.proving import Row, Shown
@@ -41,6 +42,7 @@ class NightReport:
     mix: dict[str, int] = field(default_factory=dict)
     learnt: Learnt = field(default_factory=Learnt)
     gone: tuple[str, ...] = ()
+    judged: Judged | None = None
 
     @classmethod
     def skipped(cls, night: str, reason: str) -> NightReport:

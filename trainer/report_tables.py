@@ -48,7 +48,14 @@ def tables(report: NightReport) -> dict[str, Table]:
         for row in report.rows
     ]
     verdict = [(line.rule, line.measured, "passed" if line.passed else "NOT PASSED") for line in report.verdict]
-    facts = {"trained on": report.commit[:12], "proved on": report.newer_commit[:12], "base model": report.base_model}
+    facts: dict[str, str] = {
+        "trained on": report.commit[:12],
+        "proved on": report.newer_commit[:12],
+        "base model": report.base_model,
+    }
+    if (judged := report.judged) is not None:
+        facts["the judge"] = judged.judge
+        facts["answers that it finds better, worse, neither"] = f"{judged.better}, {judged.worse}, {judged.undecided}"
     hyper = report.manifest.get("hyper_parameters", {})
     losses = report.manifest.get("losses", {})
     return {

@@ -29,6 +29,9 @@ class TrainerSettings(SectionSettings):
     backend: Literal["auto", "unsloth", "trl"] = Field(
         "auto", description="auto takes Unsloth where it is installed, else plain TRL and peft"
     )
+    four_bit: bool = Field(
+        False, description="hold the base model in 4 bits while training (QLoRA): a third of the memory; needs a GPU"
+    )
     gpus: int = Field(1, ge=1, description="GPUs that a training uses, through accelerate launch; needs backend trl")
     budget_minutes: float = Field(10, gt=0, description="training ends cleanly after this long; minutes")
     max_steps: int = Field(0, ge=0, description="optimiser steps after which training ends; 0: as the epochs say")
@@ -77,6 +80,14 @@ class TrainerSettings(SectionSettings):
         6, gt=0, description="time for the answers of all arms in the proof; how many are asked follows; minutes"
     )
     answer_tokens: int = Field(64, ge=8, description="longest answer in the proof; tokens")
+    judge: str = Field(
+        "", pattern=r"^$|^https?://\S+$",
+        description="URL (with /v1) of an OpenAI-compatible endpoint that compares answers in the proof; empty: none",
+    )  # fmt: skip
+    judge_model: str = Field("", description="the judge's model; empty: the first that the endpoint offers")
+    judge_key_variable: str = Field(
+        "", description="environment variable that holds the judge's key; empty: none is sent"
+    )
     min_gain: float = Field(
         0.0, ge=0, lt=1, description="share of the base model's bits that a candidate must surely save on newer code"
     )

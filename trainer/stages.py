@@ -196,6 +196,7 @@ def make_job(workshop: Workshop, corpus: Path, budget_minutes: float, version: s
         held_out_tokens=settings.held_out_tokens,
         prompt_version=PROMPT_VERSION,
         processes=settings.gpus,
+        four_bit=settings.four_bit,
     )
 
 

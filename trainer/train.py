@@ -93,7 +93,7 @@ def _load(job: TrainingJob, tell: Tell) -> Run:
 
     base, preset, backend = job.base_model(), job.hyper_parameters(), choose_backend(job.backend)
     _check_memory(base.parameters, preset)
-    model, tokenizer = load_with_lora(base, preset, backend, job.seed)
+    model, tokenizer = load_with_lora(base, preset, backend, job.seed, four_bit=job.four_bit)
     return Run(job, base, preset, backend, model, tokenizer, tell)
 
 
@@ -251,6 +251,7 @@ def _manifest(run: Run, made: Made, notices: Sequence[str]) -> dict[str, Any]:
             "seed": job.seed,
             "micro_rows": job.micro_rows,
             "learn_validation": job.learn_validation,
+            "four_bit": job.four_bit,
         },
         "losses": made.losses,
         "steps": trained.steps,

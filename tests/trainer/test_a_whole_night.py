@@ -7,7 +7,8 @@ import json
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,7 +17,8 @@ import pytest
 from indexer.workspace import Workspace
 from server.adapter import list_adapters, read_current
 from server.base_model import BaseModel
-from trainer.job import Stage, TrainingEvent
+from trainer.generated import Generate, Generator, GeneratorError
+from trainer.job import Note, Stage, TrainingEvent
 from trainer.night import NightBusy, Workshop, plan_night, run_night
 from trainer.process import Runner
 from trainer.promote import Served
@@ -104,10 +106,20 @@ def test_an_adapter_the_engine_cannot_load_is_not_promoted(
     workspace: tuple[Workspace, Callable[..., str]], tiny_base: BaseModel, in_this_process: Runner
 ) -> None:
     place, _ = workspace
+    heard: list[TrainingEvent] = []
+
+    @asynccontextmanager
+    async def gone() -> AsyncIterator[Generate]:
+        raise GeneratorError("the judge has gone home")
+        yield
+
     report = run_night(
-        Workshop(place, SETTINGS, tiny_base, lambda _: None, in_this_process),
+        Workshop(place, SETTINGS, tiny_base, heard.append, in_this_process),
         check_engine=lambda _: Served("it never answered"),
+        judge=Generator("a judge", gone),
     )
+    assert Note("the judge has gone home") in heard  # and the night went on
+    assert report.judged is None
     assert (report.outcome, report.reason) == ("refused", "the engine loads it: it never answered")
     assert read_current(place.adapters) is None
 

@@ -391,3 +391,8 @@ def test_rows_that_the_processes_cannot_share_are_refused() -> None:
     assert rows_each(8, 4) == 2
     with pytest.raises(TrainingError, match=r"3 processes cannot share 8 rows: set \[trainer\] rows_per_step"):
         rows_each(8, 3)
+
+
+def test_four_bits_without_a_gpu_are_refused(make_job: Callable[..., TrainingJob]) -> None:
+    with pytest.raises(TrainingError, match=r"4 bits need a GPU: set \[trainer\] four_bit to false"):
+        run(make_job(four_bit=True), lambda _: None)

@@ -14,6 +14,7 @@ import pytest
 
 from indexer.workspace import Workspace
 from server.base_model import BaseModel
+from server.metrics import last_nights
 from trainer.job import Note, TrainingError, TrainingEvent
 from trainer.night import Workshop, run_and_record
 from trainer.night_record import NightRecord, read_last_night, send_to_webhook
@@ -75,6 +76,7 @@ def test_a_night_that_fails_is_recorded_and_told_without_paths(
     assert record.outcome == "failed"
     assert str(repository.root) in record.reason
     assert record == NightRecord(**json.loads((repository.state / "nights" / "last_failed.json").read_text()))
+    assert last_nights(repository.state / "nights").keys() == {"failed"}  # what /metrics tells
     (told,) = posted
     assert told["outcome"] == "failed"
     assert told["text"].startswith("nightschool, workspace: failed. no room below workspace/.nightschool/runs/")
@@ -123,9 +125,9 @@ def test_a_night_is_skipped_where_the_machine_cannot_hold_it(tiny_base: BaseMode
     assert "42.7 GB of memory and 8.0 GB are free" in what_is_missing(replace(ROOMY, memory=8 * GB), SETTINGS, large)
     on_gpu = replace(ROOMY, memory=GB, gpu=24 * GB)
     assert what_is_missing(on_gpu, SETTINGS, large) == ""
-    assert "GPU memory and 6.0 GB are free: end what uses it" in what_is_missing(
-        replace(on_gpu, gpu=6 * GB), SETTINGS, large
-    )
+    small_gpu = replace(on_gpu, gpu=12 * GB)
+    assert "GPU memory and 12.0 GB are free: end what uses it" in what_is_missing(small_gpu, SETTINGS, large)
+    assert what_is_missing(small_gpu, SETTINGS.model_copy(update={"four_bit": True}), large) == ""
 
 
 def test_the_size_of_a_lora_is_about_that_of_mistral(tiny_base: BaseModel) -> None:
