@@ -312,7 +312,8 @@ def demo(
                 out.print(
                     f"\nThe backend runs at {backend.url} (token: {place.state / 'token'}). `nightschool stop` ends it."
                 )
-                out.print(f"Its page: {page_address(place, backend.url)}")
+                page = page_address(place, backend.url) if out.is_terminal else "nightschool ui opens it"
+                out.print(f"Its page: {page}")
 
     try:
         asyncio.run(serve_and_ask())

@@ -58,7 +58,7 @@ def holds(task: Task, answer: str) -> bool:
 
 def names_first(task: Task, answer: str, rivals: frozenset[str]) -> bool:
     """Is the right answer the first of its kind (`rivals` and itself) that `answer` names, the question's own apart?"""
-    asked = set(re.findall(r"[\w.]+", task.text))
+    asked = {*re.findall(r"[\w.]+", task.text), *re.findall(r"\w+", task.text)}
     every = {task.expected} | {rival for rival in rivals if rival not in asked}
     form = _literal if task.kind == "default" else _word
     text = _plain(answer)
@@ -75,7 +75,8 @@ def _literal(value: str) -> str:
     """A literal as code writes it, or where it is a longer string, as prose does."""
     bare = value.removeprefix("b").strip("'")
     quoted = re.escape(value) if bare == value else rf"b?'{re.escape(bare)}'"
-    return rf"(?<![\w.]){quoted}(?!\w)" + (rf"|(?<![\w.]){re.escape(bare)}(?!\w)" if len(bare) > 3 else "")
+    forms = [quoted, re.escape(bare)] if len(bare) > 3 else [quoted]
+    return rf"(?<![\w.])(?:{'|'.join(forms)})(?!\w)"
 
 
 def rivals_of(tasks: list[Task]) -> dict[tuple[str, str], frozenset[str]]:
@@ -100,10 +101,10 @@ def _expected(tree: Path, kind: str, locator: str) -> str:
         return _constant(module, name)
     definition = _find(module, name)
     if kind == "default":
-        return _default(definition, parameter)
+        return default_of(definition)[parameter]
     if kind == "exception":
-        if exception not in _raised(definition):
-            raise ValueError(f"{locator} raises {sorted(_raised(definition))}")
+        if exception not in raised_by(definition):
+            raise ValueError(f"{locator} raises {sorted(raised_by(definition))}")
         return exception
     return path.rsplit("/", 1)[-1] if kind == "file" else name.rsplit(".", 1)[-1]
 
@@ -148,17 +149,19 @@ def _constant(module: ast.Module, name: str) -> str:
     raise ValueError(f"{name} is assigned nowhere")
 
 
-def _default(definition: Definition, parameter: str) -> str:
-    assert isinstance(definition, ast.FunctionDef)
+def default_of(definition: Definition) -> dict[str, str]:
+    """Parameter -> its default as Python writes it, of those that have one."""
+    if isinstance(definition, ast.ClassDef):
+        return {}
     arguments = definition.args
     plain = [*arguments.posonlyargs, *arguments.args]
-    defaults = dict(
-        zip([a.arg for a in plain[len(plain) - len(arguments.defaults) :]], arguments.defaults, strict=True)
-    )
-    defaults |= {a.arg: d for a, d in zip(arguments.kwonlyargs, arguments.kw_defaults, strict=True) if d}
-    return ast.unparse(defaults[parameter])
+    last = plain[len(plain) - len(arguments.defaults) :]
+    found = {a.arg: ast.unparse(value) for a, value in zip(last, arguments.defaults, strict=True)}
+    keyword_only = zip(arguments.kwonlyargs, arguments.kw_defaults, strict=True)
+    return found | {a.arg: ast.unparse(value) for a, value in keyword_only if value}
 
 
-def _raised(definition: Definition) -> set[str]:
+def raised_by(definition: Definition) -> set[str]:
+    """What `definition` raises by name."""
     raised = [node.exc for node in ast.walk(definition) if isinstance(node, ast.Raise) and node.exc]
     return {ast.unparse(exc.func if isinstance(exc, ast.Call) else exc) for exc in raised}

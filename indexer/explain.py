@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from indexer.files import IGNORE_FILE, Skipped, SourceFile, list_files, read_source
@@ -13,7 +14,8 @@ from indexer.parts import Parts
 def explain(path: str, parts: Parts) -> str:
     """`path` absolute or relative to the workspace."""
     root = parts.workspace.root
-    full = Path(path) if Path(path).is_absolute() else root / path
+    # Not resolved: a link is judged as what it is. But no `..` may ask about what is outside.
+    full = Path(os.path.normpath(root / path))
     try:
         relative = full.relative_to(root).as_posix()
     except ValueError:

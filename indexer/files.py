@@ -132,7 +132,8 @@ def read_source(
         path.encode()
     except UnicodeEncodeError:
         return Skipped(path.encode("utf-8", "backslashreplace").decode(), "name is not UTF-8")
-    if read_quarantine(workspace).holds_path(path):
+    held = read_quarantine(workspace)
+    if held.paths and (held.holds_path(path) or held.holds_path(_real_path(workspace.root, path))):
         return Skipped(path, "quarantined")
     if reason := judge_name(path):
         return Skipped(path, reason)
@@ -142,6 +143,11 @@ def read_source(
     if known_sha256 and hashlib.sha256(content).hexdigest() == known_sha256:
         return Unchanged(path)
     return judge_content(path, content)
+
+
+def _real_path(root: Path, path: str) -> str:
+    """Where links lead, relative to `root` where that is below it."""
+    return os.path.relpath(os.path.realpath(root / path), root)
 
 
 def judge_content(path: str, content: bytes) -> SourceFile | Skipped:

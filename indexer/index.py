@@ -261,6 +261,17 @@ class Index:
         current = CurrentTexts(self._parts, {})
         return current.masked(path) if current.source(path) else None
 
+    @property
+    def embedder_name(self) -> str:
+        """The embedding model of this index."""
+        return self._parts.embedder.name
+
+    def embed(self, texts: Sequence[str]) -> list[list[float]]:
+        """Embeddings of `texts` as the index makes them: each of length 1, in the order of `texts`."""
+        with translated_errors(self._parts.workspace):
+            embedded: list[list[float]] = self._parts.embedder.embed(texts).tolist()
+        return embedded
+
     def explain(self, path: str) -> str:
         """One line: why the file at `path` is, or is not, in the index."""
         with translated_errors(self._parts.workspace):

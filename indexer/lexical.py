@@ -10,11 +10,13 @@ from typing import Any
 import tantivy
 
 from indexer.chunking import Chunk
+from indexer.places import is_core
 from indexer.tokens import tokens
 
 # What a word is worth where it stands; measured in benchmarks/retrieval.md.
 FIELD_WEIGHTS = {"body": 1.0, "symbol": 1.0, "path": 1.0}
 _WRITER_BYTES = 32_000_000
+_KIND, _CORE, _OTHER = "kind", "core", "other"
 
 
 class LexicalDamaged(Exception):
@@ -59,13 +61,13 @@ class LexicalIndex:
                 self._writer = None
                 raise _damaged(error) from error
 
-    def search(self, words: Sequence[str], k: int) -> list[tuple[str, float]]:
-        """The `k` best (id, BM25 score) for any of `words` (tokens), best first."""
+    def search(self, words: Sequence[str], k: int, core: bool = False) -> list[tuple[str, float]]:
+        """The `k` best (id, BM25 score) for any of `words` (tokens), best first; with `core`, of code itself only."""
         if not words:
             return []
         try:
             searcher = self._searcher
-            hits = searcher.search(self._query(words), k, count=False).hits
+            hits = searcher.search(self._query(words, core), k, count=False).hits
             return [(str(searcher.doc(address)["id"][0]), float(score)) for score, address in hits]
         except BaseException as error:
             raise _damaged(error) from error
@@ -77,7 +79,7 @@ class LexicalIndex:
         """How many chunks have the token `word` in the field `name`."""
         return int(self._searcher.doc_freq(name, word))
 
-    def _query(self, words: Sequence[str]) -> Any:
+    def _query(self, words: Sequence[str], core: bool) -> Any:
         schema = self._index.schema
         clauses = [
             (
@@ -87,12 +89,17 @@ class LexicalIndex:
             for word in words
             for field, weight in FIELD_WEIGHTS.items()
         ]
-        return tantivy.Query.boolean_query(clauses)
+        query = tantivy.Query.boolean_query(clauses)
+        if not core:
+            return query
+        only = tantivy.Query.const_score_query(tantivy.Query.term_query(schema, _KIND, _CORE, "basic"), 0.0)
+        return tantivy.Query.boolean_query([(tantivy.Occur.Must, query), (tantivy.Occur.Must, only)])
 
 
 def _schema() -> Any:
     builder = tantivy.SchemaBuilder()
     builder.add_text_field("id", stored=True, tokenizer_name="raw", index_option="basic")
+    builder.add_text_field(_KIND, stored=False, tokenizer_name="raw", index_option="basic")
     for name in FIELD_WEIGHTS:
         builder.add_text_field(name, stored=False, tokenizer_name="code", index_option="freq")
     return builder.build()
@@ -105,7 +112,10 @@ def field_tokens(chunk: Chunk, name: str) -> list[str]:
 
 
 def _document(chunk: Chunk) -> Any:
-    return tantivy.Document(id=chunk.id, **{name: " ".join(field_tokens(chunk, name)) for name in FIELD_WEIGHTS})
+    kind = _CORE if is_core(chunk.path, chunk.language) else _OTHER
+    return tantivy.Document(
+        id=chunk.id, kind=kind, **{name: " ".join(field_tokens(chunk, name)) for name in FIELD_WEIGHTS}
+    )
 
 
 def _damaged(error: BaseException) -> BaseException:

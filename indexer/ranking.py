@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from indexer.chunking import Chunk
-from indexer.languages import CONFIGURATION, PROSE
+from indexer.places import file_stem, is_aside, is_prose, is_reexport, is_test
 from indexer.tokens import STOPWORDS, query_tokens, tokens
 
 
@@ -36,25 +36,13 @@ class Weights:
     coherence: float = 0.4
     test: float = 0.35
     aside: float = 0.45
-    prose: float = 0.4
+    prose: float = 0.25
     reexport: float = 0.6
     same_file_decay: float = 0.3
 
 
 DEFAULT_WEIGHTS = Weights()
 _IDENTIFIER = re.compile(r"[A-Za-z_$][\w$]*(?:(?:\.|::|#|->)[A-Za-z_$][\w$]*)*")
-_TEST_PATH = re.compile(
-    r"(^|/)(tests?|testing|__tests__|specs?|fixtures?|testdata|mocks?|__mocks__|e2e)/|(^|/)test_[^/]*$"
-    r"|(^|/)conftest\.py$|[._-](test|tests|spec|e2e|bench)\.[^/]+$|(Test|Tests|Spec)\.[a-z]+$"
-)
-_ASIDE_PATH = re.compile(
-    r"(^|/)(examples?|samples?|demos?|docs?|docs_src|documentation|benchmarks?|bench|scripts?|tools?|legacy|deprecated"
-    r"|compat|_?vendor|migrations?|playground|\.github)/|_?compat\.[a-z]+$|\.d\.ts$"
-)
-_REEXPORT = frozenset(
-    {"__init__.py", "index.ts", "index.js", "index.tsx", "index.mjs", "mod.rs", "lib.rs", "doc.go", "package-info.java"}
-)
-_NAMED_BY_FOLDER = frozenset({"__init__", "index", "mod", "lib", "main", "doc", "init"})
 
 
 @dataclass(frozen=True)
@@ -136,13 +124,13 @@ def _fuse(query: Query, candidates: Sequence[Candidate], weights: Weights) -> li
 def _place_factor(query: Query, chunk: Chunk, weights: Weights) -> float:
     """Tests, examples, prose, configuration and re-exports come below the code they are about, unless asked for."""
     factor = 1.0
-    if not query.wants_tests and _TEST_PATH.search(chunk.path):
+    if not query.wants_tests and is_test(chunk.path):
         factor *= weights.test
-    if _ASIDE_PATH.search(chunk.path):
+    if is_aside(chunk.path):
         factor *= weights.aside
-    if not query.wants_prose and (chunk.language in PROSE or chunk.language in CONFIGURATION):
+    if not query.wants_prose and is_prose(chunk.language):
         factor *= weights.prose
-    if chunk.path.rsplit("/", 1)[-1] in _REEXPORT and not chunk.defines:
+    if is_reexport(chunk.path) and not chunk.defines:
         factor *= weights.reexport
     return factor
 
@@ -151,14 +139,7 @@ def _name_boost(query: Query, chunk: Chunk, weights: Weights) -> float:
     """How well the names that the chunk defines, and its file's own, answer to the words of the query."""
     last_names = {name.rsplit(".", 1)[-1].lower() for name in chunk.defines}
     is_defined = weights.definition * bool(last_names & query.names)
-    return is_defined + weights.stem_path * _covered(_file_stem(chunk.path), set(query.tokens))
-
-
-def _file_stem(path: str) -> str:
-    """What a file is called after: `routing/router.py` after router, `routing/mod.rs` after its folder."""
-    *folders, name = path.split("/")
-    stem = name.rsplit(".", 1)[0]
-    return folders[-1] if stem in _NAMED_BY_FOLDER and folders else stem
+    return is_defined + weights.stem_path * _covered(file_stem(chunk.path), set(query.tokens))
 
 
 def _covered(name: str, asked: set[str]) -> float:

@@ -19,6 +19,7 @@ from indexer.secrets import mask_secrets
 
 log = logging.getLogger(__name__)
 CANDIDATES = 150  # of each search; recall of the files sought is flat above
+OTHERS = 50  # of all files by words, where code itself has its CANDIDATES: tests and guides would crowd it out
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +60,7 @@ def search(text: str, k: int, parts: Parts, overlays: Mapping[str, str]) -> list
 
 def find_candidates(query: Query, parts: Parts, overlays: Mapping[str, str]) -> list[Candidate]:
     """What either search finds, and what defines a name that is asked for; overlays in place of their files."""
-    bm25 = dict(parts.lexical.search(query.tokens, CANDIDATES))
+    bm25 = dict(parts.lexical.search(query.tokens, CANDIDATES, core=True) + parts.lexical.search(query.tokens, OTHERS))
     cosine = dict(_dense(query.text, parts)) if query.text.strip() else {}
     ids = list(dict.fromkeys((*bm25, *cosine)))
     if query.identifiers:

@@ -257,4 +257,5 @@ def _read_pointer(adapters: Path) -> dict[str, Any]:
 
 def _write_pointer(adapters: Path, version: str | None, previous: list[str | None]) -> None:
     pointer = {"version": version, "previous": previous, "changed_at": datetime.now(UTC).isoformat(timespec="seconds")}
+    adapters.mkdir(parents=True, exist_ok=True)
     write_atomically(adapters / POINTER, json.dumps(pointer, indent=2))

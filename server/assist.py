@@ -106,6 +106,7 @@ class _Course:
     wish: Wish
     doors: Doors
     has_index: bool = True
+    has_quoted: bool = False
     found: Found = field(default_factory=lambda: Found(()))
     quotes: tuple[Quote, ...] = ()
     notices: list[str] = field(default_factory=list)
@@ -130,6 +131,13 @@ class _Course:
         self.pieces.append(text)
         return Text(text)
 
+    def quote(self, lead: str = "") -> Text:
+        """The lines of code that answer."""
+        self.has_quoted = True
+        if not self.written:
+            self.mark("first_words")
+        return self.say(lead + write_extract(self.quotes))
+
 
 async def answer(question: Question, wish: Wish, doors: Doors) -> AsyncGenerator[AnswerEvent]:
     """The events of one answer. Closing the iterator stops the model's work.
@@ -149,12 +157,13 @@ async def answer(question: Question, wish: Wish, doors: Doors) -> AsyncGenerator
     for sentence in course.found.disagreements:
         yield course.say(f"{sentence}\n\n")
     code_first = doors.code_first and bool(course.quotes)
-    if code_first:
-        yield course.say(write_extract(course.quotes))
-        course.mark("first_words")
+    if code_first and wish.adapter in (None, "none"):  # a version may be unknown: that is an error, not half an answer
+        yield course.quote()
     try:
         async with doors.borrow(wish.adapter) as model:
             course.adapter, course.base_model = model.adapter, model.base_model
+            if code_first and not course.has_quoted:
+                yield course.quote()
             async with aclosing(_checked_words(model, course) if code_first else _model_words(model, course)) as events:
                 async for event in events:
                     yield event
@@ -207,7 +216,7 @@ async def _model_words(model: Model, course: _Course) -> AsyncGenerator[AnswerEv
     if not is_grounded:
         yield course.note(f"Little of this stands on your code (groundedness {measured.score:.2f}).")
     if course.quotes and not (is_grounded and measured.cited_sentences):
-        yield course.say(CODES_WORDS.lstrip("\n" if not course.written else "") + write_extract(course.quotes))
+        yield course.quote(CODES_WORDS.lstrip("\n" if not course.written else ""))
 
 
 async def _checked_words(model: Model, course: _Course) -> AsyncGenerator[AnswerEvent]:
@@ -229,8 +238,8 @@ async def _checked_words(model: Model, course: _Course) -> AsyncGenerator[Answer
 async def _without_model(course: _Course, error: EngineError) -> AsyncGenerator[AnswerEvent]:
     what = "lines of code that answer best" if course.quotes else "passages found"
     yield course.note(f"No model answers now ({error}). These are the {what}.")
-    if course.quotes and not course.pieces:
-        yield course.say(write_extract(course.quotes))
+    if course.quotes and not course.has_quoted:
+        yield course.quote()
 
 
 async def _write(model: Model, course: _Course) -> AsyncGenerator[str]:

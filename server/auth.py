@@ -5,7 +5,9 @@ from __future__ import annotations
 import hmac
 import json
 import secrets
-from collections.abc import Iterable
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -15,6 +17,7 @@ from server.client import TOKEN_FILE
 
 # Everything not named here (and in server.ui, for its files) asks for the token.
 PUBLIC_PATHS = frozenset({"/healthz"})
+Refusal = tuple[int, str, str]  # status, code, message
 LOOPBACK_NAMES = frozenset({"127.0.0.1", "localhost", "::1"})
 
 
@@ -32,14 +35,29 @@ def read_or_make_token(workspace: Workspace) -> str:
     return token
 
 
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """What the gate lets through.
+
+    `public`: paths without a token. `behind_tls`: names under which a proxy that ends TLS reaches us; it must say
+    that it did (`X-Forwarded-Proto: https`). `per_minute`: requests with the token, 0 for no bound.
+    """
+
+    token: str
+    body_bytes: int
+    public: frozenset[str] = PUBLIC_PATHS
+    behind_tls: frozenset[str] = frozenset()
+    per_minute: int = 0
+
+
 class Gate:
     """ASGI middleware in front of every route. It answers in OpenAI's error shape, which all our clients read."""
 
-    def __init__(self, app: ASGIApp, token: str, body_bytes: int, public: frozenset[str] = PUBLIC_PATHS) -> None:
+    def __init__(self, app: ASGIApp, rules: Rules) -> None:
         self._app = app
-        self._public = public
-        self._token = token.encode()
-        self._body_bytes = body_bytes
+        self._rules = rules
+        self._token = rules.token.encode()
+        self._bucket = Bucket(rules.per_minute)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
@@ -51,19 +69,34 @@ class Gate:
         if (refusal := self._refusal(scope["path"], headers)) is not None:
             await _refuse(send, *refusal)
             return
-        await self._app(scope, _Bounded(receive, self._body_bytes), send)
+        bounded = _Bounded(receive, send, self._rules.body_bytes)
+        await self._app(scope, bounded.receive, bounded.send)
 
-    def _refusal(self, path: str, headers: dict[bytes, bytes]) -> tuple[int, str, str] | None:
+    def _refusal(self, path: str, headers: dict[bytes, bytes]) -> Refusal | None:
+        if (refusal := self._of_origin(headers)) is not None:
+            return refusal
+        if path not in self._rules.public:
+            if not self._is_authorised(headers.get(b"authorization", b"")):
+                return 401, "invalid_api_key", "send `Authorization: Bearer TOKEN` with the token in .nightschool/token"
+            if not self._bucket.take():
+                return 429, "rate_limit_exceeded", f"more than {self._rules.per_minute} requests a minute"
+        if _length(headers) > self._rules.body_bytes:
+            return _too_long(self._rules.body_bytes)
+        return None
+
+    def _of_origin(self, headers: dict[bytes, bytes]) -> Refusal | None:
         # A page in the user's browser can reach loopback through a name that its owner points here (DNS rebinding):
-        # the Host that it sends gives it away. An Origin that is not loopback is such a page too.
-        if _hostname(headers.get(b"host", b"")) not in LOOPBACK_NAMES:
-            return 421, "bad_host", "this server answers to 127.0.0.1 and localhost only"
-        if (origin := headers.get(b"origin")) is not None and not self._is_ours(origin, headers[b"host"]):
+        # the Host that it sends gives it away. An Origin that is not ours is such a page too.
+        host = headers.get(b"host", b"")
+        scheme = b"http"
+        if (name := _hostname(host)) not in LOOPBACK_NAMES:
+            if name not in self._rules.behind_tls:
+                return 421, "bad_host", "this server answers to 127.0.0.1 and localhost only"
+            if headers.get(b"x-forwarded-proto") != b"https":
+                return 403, "no_tls", "the token must not travel in the clear: come through the proxy, with https"
+            scheme = b"https"
+        if (origin := headers.get(b"origin")) is not None and origin != scheme + b"://" + host:
             return 403, "bad_origin", "this server answers no page but its own"
-        if path not in self._public and not self._is_authorised(headers.get(b"authorization", b"")):
-            return 401, "invalid_api_key", "send `Authorization: Bearer TOKEN` with the token in .nightschool/token"
-        if _length(headers) > self._body_bytes:
-            return 413, "too_large", f"the body is longer than {self._body_bytes} bytes"
         return None
 
     def _is_authorised(self, header: bytes) -> bool:
@@ -71,24 +104,49 @@ class Gate:
         scheme, _, token = header.partition(b" ")
         return scheme.lower() == b"bearer" and hmac.compare_digest(token.strip(), self._token)
 
-    @staticmethod
-    def _is_ours(origin: bytes, host: bytes) -> bool:
-        return origin == b"http://" + host
+
+class Bucket:
+    """How many requests are still good: full at the start, filled again at an even rate (a token bucket)."""
+
+    def __init__(self, per_minute: int, clock: Callable[[], float] = time.monotonic) -> None:
+        self._most = self._left = float(per_minute)
+        self._clock = clock
+        self._filled_at = clock()
+
+    def take(self) -> bool:
+        """Whether one more is good; without a bound always."""
+        now = self._clock()
+        self._left = min(self._most, self._left + (now - self._filled_at) * self._most / 60)
+        self._filled_at = now
+        if self._most and self._left < 1:
+            return False
+        self._left -= 1
+        return True
 
 
 class _Bounded:
-    """`receive` that stops a body without a declared length from growing past the bound."""
+    """Stops a body without a declared length from growing past the bound, and says so in place of what the app says."""
 
-    def __init__(self, receive: Receive, most: int) -> None:
-        self._receive = receive
-        self._left = most
+    def __init__(self, receive: Receive, send: Send, most: int) -> None:
+        self._receive, self._send = receive, send
+        self._most = self._left = most
+        self._has_refused = False
 
-    async def __call__(self) -> Message:
+    async def receive(self) -> Message:
         message = await self._receive()
         self._left -= len(message.get("body", b""))
-        if self._left < 0:
-            return {"type": "http.disconnect"}
-        return message
+        return message if self._left >= 0 else {"type": "http.disconnect"}
+
+    async def send(self, message: Message) -> None:
+        if self._left >= 0:
+            await self._send(message)
+        elif not self._has_refused:
+            self._has_refused = True
+            await _refuse(self._send, *_too_long(self._most))
+
+
+def _too_long(most: int) -> Refusal:
+    return 413, "too_large", f"the body is longer than {most} bytes"
 
 
 def _hostname(host: bytes) -> str:
@@ -108,6 +166,8 @@ def _length(headers: dict[bytes, bytes]) -> int:
 async def _refuse(send: Send, status: int, code: str, message: str) -> None:
     error = {"error": {"message": message, "type": "invalid_request_error", "param": None, "code": code}}
     headers: Iterable[tuple[bytes, bytes]] = [(b"content-type", b"application/json")]
+    if status == 429:
+        headers = [*headers, (b"retry-after", b"5")]
     if status == 401:
         headers = [*headers, (b"www-authenticate", b"Bearer")]
     await send({"type": "http.response.start", "status": status, "headers": list(headers)})

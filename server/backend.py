@@ -18,12 +18,15 @@ from indexer.workspace import Workspace
 from server.base_model import BaseModel, resolve_base_model
 from server.doors import Doors
 from server.engine import end_stale_engines
+from server.remote import RemoteServing
 from server.serving import Serving
 from server.settings import ServerSettings
 
 log = logging.getLogger(__name__)
 # Below it a model's words are more often wrong than the quoted code: benchmarks/answers.md.
 TRUSTED_FROM = 1_000_000_000  # parameters
+
+AnyServing = Serving | RemoteServing
 
 
 @dataclass(slots=True)
@@ -55,12 +58,12 @@ class Backend:
     workspace: Workspace
     settings: ServerSettings
     keeper: IndexKeeper
-    serving: Serving
+    serving: AnyServing
     doors: Doors
 
     def missing(self) -> list[str]:
         """What keeps the backend from being ready; empty when it is."""
-        engine = "" if self.serving.state.name in ("ready", "swapping") else self.serving.state.reason
+        engine = "" if self.serving.state.name in ("ready", "swapping", "degraded") else self.serving.state.reason
         return [reason for reason in (self.keeper.reason, engine) if reason]
 
 
@@ -75,10 +78,7 @@ async def open_backend(workspace: Workspace, tell: Callable[[str], None]) -> Asy
         index = await asyncio.to_thread(stack.enter_context, open_index(workspace, indexer_settings))
         if ended := end_stale_engines(workspace.state):
             tell(f"ended {ended} engine(s) that a killed backend had left")
-        cache = settings.models_cache.expanduser()
-        base_model = await asyncio.to_thread(resolve_base_model, settings.model, cache, tell)
-        tell(f"base model {base_model.name}: {base_model.why}")
-        keeper, serving = IndexKeeper(index), Serving(workspace, settings, base_model)
+        keeper, serving = IndexKeeper(index), await _serving(workspace, settings, tell)
         tasks = [asyncio.create_task(_keep_index(keeper)), asyncio.create_task(serving.run())]
         try:
             yield Backend(workspace, settings, keeper, serving, _doors(index, serving, settings, workspace.root))
@@ -88,6 +88,16 @@ async def open_backend(workspace: Workspace, tell: Callable[[str], None]) -> Asy
             for task in tasks:
                 with suppress(asyncio.CancelledError):
                     await task
+
+
+async def _serving(workspace: Workspace, settings: ServerSettings, tell: Callable[[str], None]) -> AnyServing:
+    if settings.engine_url:
+        tell(f"questions and the code found for them go to {settings.engine_url}, as [server] engine_url says")
+        return RemoteServing(settings)
+    cache = settings.models_cache.expanduser()
+    base_model = await asyncio.to_thread(resolve_base_model, settings.model, cache, tell)
+    tell(f"base model {base_model.name}: {base_model.why}")
+    return Serving(workspace, settings, base_model)
 
 
 async def _keep_index(keeper: IndexKeeper) -> None:
@@ -104,7 +114,7 @@ async def _keep_index(keeper: IndexKeeper) -> None:
         await asyncio.Event().wait()
 
 
-def _doors(index: Index, serving: Serving, settings: ServerSettings, root: Path) -> Doors:
+def _doors(index: Index, serving: AnyServing, settings: ServerSettings, root: Path) -> Doors:
     async def search(query: str, k: int, overlays: Mapping[str, str]) -> Sequence[Passage]:
         return await asyncio.to_thread(index.search, query, k, overlays)
 
@@ -127,5 +137,9 @@ def _doors(index: Index, serving: Serving, settings: ServerSettings, root: Path)
 
 
 def is_code_first(settings: ServerSettings, base_model: BaseModel) -> bool:
-    """Whether the quoted code comes before the model's words: as set, or for models too small to be trusted."""
-    return settings.code_first == "always" or (settings.code_first == "auto" and base_model.parameters < TRUSTED_FROM)
+    """Whether the quoted code comes before the model's words: as set, or for models too small to be trusted.
+
+    A model behind an endpoint has 0 parameters that we know of: whoever set it chose it.
+    """
+    is_small = 0 < base_model.parameters < TRUSTED_FROM
+    return settings.code_first == "always" or (settings.code_first == "auto" and is_small)

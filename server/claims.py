@@ -17,9 +17,10 @@ _PATH = re.compile(r"(?<![\w/.])(?:[\w@.+-]+/)*[\w@+-]+\.[A-Za-z]\w{0,9}\b(?!\()
 _OPTION = re.compile(r"(?<![\w-])--[a-z][\w-]+")
 _NAME = re.compile(r"[A-Za-z_$][\w$]*(?:(?:\.|::|#|->)[A-Za-z_$][\w$]*)*")
 _LITERAL = re.compile(
-    r"(?<![\w.\-])\d(?:[\d_.]{0,30}\d)?(?![\w.]*\w)"
-    r"|`(?:[Tt]rue|[Ff]alse|None|null|b?'[^'`\n]*'|b?\"[^\"`\n]*\")`"
+    r"(?<![\w.\-])(?:\d(?:[\d_.]{0,30}\d)?(?![\w.]*\w)|(?:True|False|None)\b)"
+    r"|`(?:true|false|null|b?'[^'`\n]*'|b?\"[^\"`\n]*\")`|(?<!\w)\"[^\"\s]{1,40}\"(?!\w)"
 )
+_LINE_NUMBERS = re.compile(r"\blines? \d+(?: ?[-–,] ?\d+| (?:to|and) \d+)*")
 _CODE_LIKE = re.compile(r"[a-z\d][A-Z]|_|\w\.\w|::|#|->")
 _ABBREVIATION = re.compile(r"^(?:e\.g|i\.e|etc|vs|cf|a\.k\.a)\b", re.IGNORECASE)
 _LITERALS = frozenset("true false none null nil self this args kwargs int str bytes bool float dict list".split())
@@ -28,7 +29,7 @@ _LITERALS = frozenset("true false none null nil self this args kwargs int str by
 @dataclass(frozen=True, slots=True)
 class Sentence:
     """One statement outside the code blocks: `markers` are the passages it cites, `names` what it names, `literals`
-    the numbers in it and the constants and strings that it marks as code."""
+    the numbers, constants and quoted words in it."""
 
     text: str
     markers: tuple[int, ...]
@@ -66,8 +67,8 @@ def _sentences(prose: str) -> Iterator[Sentence]:
 
 
 def literals_of(text: str) -> list[str]:
-    """The values that a sentence gives, each once, in order: `30`, `True`, 'a string'."""
-    return list(dict.fromkeys(match.strip("`") for match in _LITERAL.findall(text)))
+    """The values that a sentence gives, each once, in order: `30`, `True`, "a string"; not the numbers of lines."""
+    return list(dict.fromkeys(match.strip("`") for match in _LITERAL.findall(_LINE_NUMBERS.sub("", text))))
 
 
 def names_of(text: str) -> list[str]:

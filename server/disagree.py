@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from indexer.languages import CONFIGURATION, PROSE
 from indexer.search import Passage
+from server.statements import lines_of
 
 _VALUE = r"`{0,2}(-?\d[\d_]*(?:\.\d+)?|\"[^\"\n]*\"|'[^'\n]*'|[Tt]rue|[Ff]alse|None|null|nil)"
 _QUOTED = r"`{1,2}(?:--)?([A-Za-z_][\w.-]*)(?:\(\))?`{1,2}"
@@ -77,7 +78,7 @@ def say_disagreement(one: Disagreement, prose_day: str = "", code_day: str = "")
 
 
 def _claims(number: int, passage: Passage, patterns: Sequence[re.Pattern[str]]) -> Iterator[Claim]:
-    for offset, line in enumerate(passage.text.splitlines()):
+    for offset, line in enumerate(lines_of(passage.text)):
         for pattern in patterns:
             for match in pattern.finditer(line):
                 yield Claim(match[1], match[2], number, passage.path, passage.start_line + offset)

@@ -60,10 +60,10 @@ async def prove_freshness(
 async def _until(search: Search, query: str, name: str, there: bool, update: Update, within_s: float) -> float | None:
     """Seconds until a search finds the file `name` (or does not any more); None when it takes too long."""
     started = time.monotonic()
-    while (passed := time.monotonic() - started) < within_s:
+    while time.monotonic() - started < within_s:
         await update()
         if (name in await search(query)) == there:
-            return passed
+            return time.monotonic() - started
         await asyncio.sleep(0.05)
     return None
 

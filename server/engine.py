@@ -54,12 +54,14 @@ class Weights:
 
 
 class EngineProcess:
-    """One running vLLM. `engine` is the door to it after `wait_until_ready`; `borrowed` counts its readers."""
+    """One running vLLM. `engine` is the door to it after `wait_until_ready`; `borrowed` counts its readers,
+    `failures` the answers in a row that broke off."""
 
     def __init__(self, process: subprocess.Popen[bytes], engine: Engine, weights: Weights, log_file: Path) -> None:
         self.engine = engine
         self.weights = weights
         self.borrowed = 0
+        self.failures = 0
         self._process = process
         self._log_file = log_file
 
@@ -133,6 +135,7 @@ def start_engine(weights: Weights, settings: ServerSettings, state: Path, logs: 
         adapter=weights.adapter,
         context_tokens=context,
         count_tokens=token_counter(weights.folder),
+        timeout_s=settings.engine_timeout_s,
     )
     return EngineProcess(process, engine, weights, log_file)
 

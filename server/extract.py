@@ -11,6 +11,7 @@ from math import log
 from indexer.search import Passage
 from indexer.tokens import STOPWORDS, tokens, word_tokens
 from server.prompt import visible
+from server.statements import beginning, defined_name, enclosing, indent_of, lines_of, statement
 
 MOST_PASSAGES = 3
 _MOST_LINES = 12  # of one passage; the last statement that is taken may go over it
@@ -19,19 +20,6 @@ _MOST_HEAD_LINES = 10  # a signature over more lines is cut
 _RANK_DECAY = 0.25  # how much less a line of the next passage counts: the search knows more than the words do
 _WITHOUT_RAISE = 0.6  # what a passage that raises nothing is worth to a question about an exception
 
-_MODIFIERS = (
-    r"(?:(?:export|default|public|private|protected|internal|static|final|abstract|async|pub(?:\(\w+\))?|unsafe|const"
-    r"|override|virtual|inline|extern)\s+)*"
-)
-_DEFINITION = re.compile(
-    rf"^\s*{_MODIFIERS}(?:"
-    r"(?:def|class|function\*?|func|fn|struct|enum|trait|interface|type|module|impl|object|record|macro)\s+"
-    r"(?:\([^)]*\)\s*)?([A-Za-z_$][\w$]*)"
-    r"|(?:const|let|var)\s+([A-Za-z_$][\w$]*)\s*=\s*(?:async\s*)?(?:function\b|\([^)]*\)\s*(?::[^=]+)?=>|\w+\s*=>)"
-    # C, Java, C#, JavaScript: a name with parameters whose body opens on the line.
-    r"|(?!(?:if|for|while|switch|catch|return|else|do|with|match|when|using|lock|elif)\b)"
-    r"(?:[\w<>\[\],.*&:?]+\s+)*[*&]*([A-Za-z_$][\w$]*)\s*\([^;{]*\)[^;{()]*\{\s*$)"
-)
 _ASSIGNED = re.compile(r"(?<![\w$])([A-Za-z_$][\w$]*)\s*(?::\s*[^=\n]{1,120}?)?\s*=\s*(?![=>])\S")
 _RAISES = re.compile(r"\b(?:raise|throw|panic!?|abort)\b|\bErr\(|errors\.New")
 _RETURNS = re.compile(r"^\s*return\b")
@@ -39,6 +27,7 @@ _ASKS_VALUE = re.compile(r"\b(?:defaults?|value|set to|how many|how long|how oft
 _ASKS_ERROR = re.compile(r"\b(?:raises?d?|exceptions?|errors?|throws?|fails?|panics?)\b")
 _ASKS_RETURN = re.compile(r"\b(?:returns?|gives? back|result)\b")
 _NAME = re.compile(r"[A-Za-z_$][\w$]*")
+_FILE_NAME = re.compile(r"[\w-]+\.\w+")
 _WORD = re.compile(r"[^\W\d_][\w$]*|\d+|_[\w$]+")
 
 
@@ -55,7 +44,7 @@ class Quote:
     @property
     def lines(self) -> tuple[str, ...]:
         """The quoted lines, without their ends; a "…" stands between two spans."""
-        text = self.passage.text.splitlines()
+        text = lines_of(self.passage.text)
         start = self.passage.start_line
         parts = ["\n".join(text[first - start : last - start + 1]) for first, last in self.spans]
         return tuple("\n…\n".join(parts).split("\n"))
@@ -104,7 +93,7 @@ def _ticked(name: str) -> str:
 
 
 def _read(question: str, passages: Sequence[Passage]) -> _Asked:
-    lines = [set(tokens(line)) for passage in passages for line in passage.text.splitlines() if line.strip()]
+    lines = [set(tokens(line)) for passage in passages for line in lines_of(passage.text) if line.strip()]
     having = Counter(token for line in lines for token in line)
     weights: dict[str, float] = {}
     for word in _WORD.findall(question):
@@ -115,7 +104,7 @@ def _read(question: str, passages: Sequence[Passage]) -> _Asked:
     lower = question.lower()
     return _Asked(
         weights,
-        frozenset(_NAME.findall(question)),
+        frozenset((*_NAME.findall(question), *_FILE_NAME.findall(question))),
         bool(_ASKS_VALUE.search(lower)),
         bool(_ASKS_ERROR.search(lower)),
         bool(_ASKS_RETURN.search(lower)),
@@ -127,27 +116,34 @@ def _rarity(lines: int, having: int) -> float:
 
 
 def _quote(number: int, passage: Passage, asked: _Asked) -> Quote:
-    lines = passage.text.splitlines()
+    lines = lines_of(passage.text)
     scores = [_score(line, asked) for line in lines]
     best = max(range(len(lines)), key=lambda n: scores[n], default=0)
     if not lines or scores[best] <= 0:
         return Quote(number, passage, passage.symbol, (), 0.0)
-    head = _enclosing(lines, best)
-    chosen = set(_statement(lines, head, _MOST_HEAD_LINES)) if head is not None else set()
-    # The line that defines what is asked about has all the words; what answers stands below it.
-    below = [scores[n] for n, line in enumerate(lines) if not _defines(line, asked.names)]
-    bar = (max(below, default=0.0) or scores[best]) / 2
-    for index in sorted(range(len(lines)), key=lambda n: (-scores[n], n)):
-        if scores[index] < bar or len(chosen) >= _MOST_LINES:
-            break
-        above = _enclosing(lines, index)
-        chosen |= set(_statement(lines, above, _MOST_HEAD_LINES)) if above is not None else set()
-        chosen |= set(_statement(lines, _begin(lines, index), _MOST_STATEMENT_LINES))
+    head = enclosing(lines, best)
+    chosen = _choose(lines, scores, asked)
     total = sum(sorted((scores[n] for n in chosen), reverse=True)[:3]) + _named(passage, lines, asked)
     if asked.error and not any(map(_RAISES.search, lines)):
         total *= _WITHOUT_RAISE
     score = total / (1 + _RANK_DECAY * (number - 1))
     return Quote(number, passage, _symbol(passage, lines, head), _spans(chosen, passage.start_line), score)
+
+
+def _choose(lines: Sequence[str], scores: Sequence[float], asked: _Asked) -> set[int]:
+    """Indices of the statements that answer best, each with the head of what it is in."""
+    ranked = sorted(range(len(lines)), key=lambda n: (-scores[n], n))
+    # The line that defines what is asked about has all the words; what answers stands below it.
+    below = [scores[n] for n, line in enumerate(lines) if not _defines(line, asked.names)]
+    bar = (max(below, default=0.0) or scores[ranked[0]]) / 2
+    chosen: set[int] = set()
+    for index in ranked:
+        if scores[index] < bar or len(chosen) >= _MOST_LINES:
+            break
+        above = enclosing(lines, index)
+        chosen.update(statement(lines, above, _MOST_HEAD_LINES) if above is not None else ())
+        chosen.update(statement(lines, beginning(lines, index), _MOST_STATEMENT_LINES))
+    return chosen
 
 
 def _score(line: str, asked: _Asked) -> float:
@@ -170,66 +166,17 @@ def _named(passage: Passage, lines: Sequence[str], asked: _Asked) -> float:
 
 
 def _defines(line: str, names: Collection[str]) -> bool:
-    return _defined(line) in names
-
-
-def _defined(line: str) -> str:
-    """The name that `line` defines, "" when it defines none."""
-    match = _DEFINITION.match(line)
-    return next(filter(None, match.groups()), "") if match else ""
-
-
-def _enclosing(lines: Sequence[str], index: int) -> int | None:
-    """The line that defines what line `index` is in (itself, if it defines); None when the passage has no such line."""
-    if _defined(lines[index]):
-        return index
-    indent = _indent(lines[index])
-    for above in range(index - 1, -1, -1):
-        if lines[above].strip() and _indent(lines[above]) < indent:
-            if _defined(lines[above]):
-                return above
-            if not lines[above].lstrip().startswith((")", "]", "}")):
-                indent = _indent(lines[above])
-    return None
-
-
-def _indent(line: str) -> int:
-    return len(line) - len(line.lstrip())
-
-
-def _begin(lines: Sequence[str], index: int) -> int:
-    """The line on which the statement that line `index` is in begins: where its open brackets were opened."""
-    depth = 0
-    for above in range(index - 1, max(-1, index - _MOST_STATEMENT_LINES), -1):
-        depth += _opened(lines[above])
-        if depth > 0:
-            return above
-    return index
-
-
-def _opened(line: str) -> int:
-    """Brackets that `line` opens and does not close."""
-    return sum(line.count(c) for c in "([{") - sum(line.count(c) for c in ")]}")
-
-
-def _statement(lines: Sequence[str], index: int, most: int) -> range:
-    """The lines of the statement that begins at `index`: to where its brackets close, at most `most`."""
-    depth = 0
-    for last in range(index, min(index + most, len(lines))):
-        depth += _opened(lines[last])
-        if depth <= 0:
-            return range(index, last + 1)
-    return range(index, index + 1)
+    return defined_name(line) in names
 
 
 def _symbol(passage: Passage, lines: Sequence[str], head: int | None) -> str:
     """The dotted name of what is quoted: the definition's own, below the passage's symbol where that encloses it."""
-    name = _defined(lines[head]) if head is not None else ""
+    name = defined_name(lines[head]) if head is not None else ""
     *outer, last = passage.symbol.split(".")
     if not name or last == name:
         return passage.symbol
-    scope = passage.symbol if _indent(lines[head or 0]) else ""
-    first = next(filter(None, map(_defined, lines)), "")
+    scope = passage.symbol if indent_of(lines[head or 0]) else ""
+    first = next(filter(None, map(defined_name, lines)), "")
     if scope and outer and first == last:
         scope = ".".join(outer)  # the passage begins with one method, and this is another after it
     return f"{scope}.{name}" if scope else name

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 from pydantic import BaseModel, Field
 
+from indexer.secrets import mask_secrets
 from server.base_model import BaseModel as Weights
 from server.generation import Finish, Sampling
 from server.openai_api import MODEL_IN_SERVICE, RequestRefused
@@ -49,8 +50,8 @@ def read_completion(request: CompletionRequest, model: Weights, settings: Server
 
 
 def text_completion_json(pieces: Sequence[str | Finish], model: str) -> Json:
-    """A whole text completion."""
-    text = "".join(piece for piece in pieces if isinstance(piece, str))
+    """A whole text completion, secrets masked: an adapter may have learnt what stands in no open file."""
+    text = mask_secrets("".join(piece for piece in pieces if isinstance(piece, str))).text
     finish = next((piece for piece in pieces if isinstance(piece, Finish)), Finish("stop", 0, 0))
     usage = {"prompt_tokens": finish.prompt_tokens, "completion_tokens": finish.completion_tokens}
     usage["total_tokens"] = finish.prompt_tokens + finish.completion_tokens

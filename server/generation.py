@@ -19,12 +19,16 @@ class GenerationError(Exception):
     """The engine refused, broke off or sent what is no completion; the message is fit to show."""
 
 
+class GenerationRefused(GenerationError):
+    """The engine is well and will not do this one thing (too long, too many at once): no reason to leave it alone."""
+
+
 @dataclass(frozen=True, slots=True)
 class Sampling:
     """How to write a completion. `max_tokens` bounds its length; `temperature` 0 takes the likeliest token; with a
     JSON `schema` only such JSON is written.
 
-    `repetition_penalty` above 1 makes what was read or written already less likely (Keskar et al. 2019); vLLM knows it.
+    `frequency_penalty` (-2..2) makes a token less likely for each time that it was written already.
     """
 
     max_tokens: int = 384
@@ -32,7 +36,7 @@ class Sampling:
     top_p: float = 1.0
     stop: tuple[str, ...] = ()
     seed: int | None = None
-    repetition_penalty: float = 1.0
+    frequency_penalty: float = 0.0
     schema: Mapping[str, Any] | None = None
 
 
@@ -68,7 +72,10 @@ def token_counter(folder: Path | None) -> Callable[[str], int]:
 
 
 class Engine:
-    """One model behind an OpenAI-compatible server at `url` (ends in /v1); `extra` goes with every request."""
+    """One model behind an OpenAI-compatible server at `url` (ends in /v1); `extra` goes with every request.
+
+    `note` is told how each completion that was not left ended: None, or what broke it off.
+    """
 
     def __init__(
         self,
@@ -81,7 +88,9 @@ class Engine:
         context_tokens: int,
         count_tokens: Callable[[str], int],
         extra: Mapping[str, Any] | None = None,
+        timeout_s: float = 300,
     ) -> None:
+        self.note: Callable[[GenerationError | None], None] = lambda error: None
         self.base_model = base_model
         self.adapter = adapter
         self.context_tokens = context_tokens
@@ -91,7 +100,7 @@ class Engine:
         self._http = httpx.AsyncClient(
             base_url=url,
             headers={"Authorization": f"Bearer {key}"} if key else {},
-            timeout=httpx.Timeout(300, connect=5),
+            timeout=httpx.Timeout(timeout_s, connect=min(5, timeout_s)),
             limits=httpx.Limits(max_connections=256),
             trust_env=False,
         )
@@ -103,6 +112,18 @@ class Engine:
 
     async def close(self) -> None:
         await self._http.aclose()
+
+    async def ask_its_name(self) -> str:
+        """Take the first model that the server lists, and its name for our own. Raises `GenerationError`."""
+        try:
+            response = await self._http.get("/models")
+            response.raise_for_status()
+            self._served_name = self.base_model = str(response.json()["data"][0]["id"])
+        except httpx.HTTPError as error:
+            raise GenerationError(f"it lists no models: {error or type(error).__name__}") from error
+        except (ValueError, LookupError, TypeError) as error:
+            raise GenerationError("it lists no models: set [server] engine_model") from error
+        return self._served_name
 
     async def probe(self) -> None:
         """Write one token. Raises `GenerationError` when the engine cannot."""
@@ -124,6 +145,19 @@ class Engine:
                 yield piece
 
     async def _stream(self, path: str, asked: dict[str, Any], sampling: Sampling) -> AsyncGenerator[str | Finish]:
+        try:
+            async with aclosing(self._sent(path, asked, sampling)) as pieces:
+                async for piece in pieces:
+                    yield piece
+        except GenerationRefused:
+            raise
+        except GenerationError as error:
+            self.note(error)
+            raise
+        else:
+            self.note(None)
+
+    async def _sent(self, path: str, asked: dict[str, Any], sampling: Sampling) -> AsyncGenerator[str | Finish]:
         try:
             async with (
                 self._http.stream("POST", path, json=asked | self._how(sampling)) as response,
@@ -154,15 +188,17 @@ class Engine:
             body["stop"] = list(sampling.stop)
         if sampling.seed is not None:
             body["seed"] = sampling.seed
-        if sampling.repetition_penalty != 1.0:  # not of OpenAI's API: other engines may refuse it
-            body["repetition_penalty"] = sampling.repetition_penalty
+        if sampling.frequency_penalty:
+            body["frequency_penalty"] = sampling.frequency_penalty
         return body
 
 
 async def _chunks(response: httpx.Response) -> AsyncGenerator[dict[str, Any]]:
     if response.status_code != 200:
         await response.aread()
-        raise GenerationError(f"the engine answered {response.status_code}: {response.text[:200]}")
+        # 401 and 403 are about our key and 404 about our model's name: every other question would meet them too.
+        kind = GenerationRefused if response.status_code in (400, 413, 422, 429) else GenerationError
+        raise kind(f"the engine answered {response.status_code}: {response.text[:200]}")
     async for line in response.aiter_lines():
         if not line.startswith("data: "):
             continue

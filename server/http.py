@@ -18,13 +18,14 @@ from fastapi.responses import JSONResponse, Response, StreamingResponse
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.exceptions import HTTPException
 
-from indexer.index import IndexUnavailable
+from indexer.index import IndexState, IndexUnavailable, UpdateReport
 from server.adapter import AdapterError, UnknownAdapter, list_adapters, promote, rollback
 from server.answering import RETRY_AFTER_S, Answers, Queue, TooManyQuestions, named_events
 from server.assist import AnswerEvent, Done, Wish
-from server.auth import PUBLIC_PATHS, Gate
+from server.auth import PUBLIC_PATHS, Gate, Rules
 from server.backend import Backend
 from server.client import BackendUnavailable, Event
+from server.embeddings_api import EmbeddingRequest, embeddings_json
 from server.engine import EngineError
 from server.feedback import Feedback, FeedbackError, UnknownAnswer
 from server.feedback_api import FeedbackBody
@@ -46,6 +47,7 @@ from server.openai_api import (
     new_id,
     read_chat,
 )
+from server.openapi import complete_openapi
 from server.prompt import Question, Turn
 from server.shapes import Json, code_json, done_json, search_json
 from server.ui import UI_PATHS, add_ui_routes
@@ -79,8 +81,10 @@ def make_app(backend: Backend, token: str) -> FastAPI:
     # No /docs: FastAPI's page loads its scripts from outside the machine.
     sessions = McpSessions()
     app = FastAPI(title="nightschool", docs_url=None, redoc_url=None, lifespan=sessions.lifespan)
-    metrics, public = Metrics(), PUBLIC_PATHS | UI_PATHS
-    app.add_middleware(Gate, token=token, body_bytes=backend.settings.body_bytes, public=public)
+    app.openapi = partial(complete_openapi, app.openapi)  # type: ignore[method-assign]
+    metrics, settings = Metrics(), backend.settings
+    names, per_minute = frozenset(settings.behind_tls), settings.requests_per_minute
+    app.add_middleware(Gate, rules=Rules(token, settings.body_bytes, PUBLIC_PATHS | UI_PATHS, names, per_minute))
     app.add_middleware(RequestLog, note=metrics.note_request)
     _add_errors(app)
     _add_state_routes(app, backend, metrics)
@@ -117,8 +121,8 @@ def _add_state_routes(app: FastAPI, backend: Backend, metrics: Metrics) -> None:
         return JSONResponse(body, 503 if missing else 200)
 
     @app.get("/freshness", summary="How current the index is")
-    async def freshness() -> Json:
-        return asdict(await backend.doors.freshness())
+    async def freshness() -> IndexState:
+        return await backend.doors.freshness()
 
     @app.get("/search", summary="Passages for a query")
     async def search(
@@ -152,8 +156,8 @@ def _add_state_routes(app: FastAPI, backend: Backend, metrics: Metrics) -> None:
         return Response(metrics.render(), media_type=CONTENT_TYPE)
 
     @app.post("/index", summary="Bring the index up to the working tree now")
-    async def index() -> Json:
-        return asdict(await asyncio.to_thread(backend.keeper.update))
+    async def index() -> UpdateReport:
+        return await asyncio.to_thread(backend.keeper.update)
 
     @app.get("/index/explain", summary="Why a file is or is not in the index")
     async def explain(path: str) -> Json:
@@ -199,6 +203,12 @@ def _add_answer_routes(app: FastAPI, backend: Backend, answers: Answers) -> None
         whole = text_completion_json(await unless_left(request, complete()), body.model)
         answers.metrics.note_tokens(whole["usage"]["prompt_tokens"], whole["usage"]["completion_tokens"])
         return whole
+
+    @app.post("/v1/embeddings", summary="Embeddings by the index's embedder")
+    async def embeddings(body: EmbeddingRequest) -> Json:
+        index = backend.keeper.index
+        texts = body.texts(index.embedder_name)
+        return embeddings_json(await asyncio.to_thread(index.embed, texts), body, index.embedder_name)
 
     @app.get("/v1/models", summary="The adapter in service, the kept versions, the base model")
     async def models() -> Json:

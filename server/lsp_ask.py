@@ -123,6 +123,7 @@ def answer_for_editor(done: Mapping[str, Any], workspace: Workspace, uri_of: Uri
         base_model=done["base_model"],
         notices=tuple(done["notices"]),
         timings_ms=dict(done["timings_ms"]),
+        groundedness=done.get("groundedness"),
     )
 
 

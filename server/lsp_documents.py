@@ -9,7 +9,7 @@ from pathlib import Path
 from urllib.parse import quote, unquote, urlsplit
 
 from indexer.workspace import SETTINGS_FILE, Workspace
-from server.lsp_text import Text
+from server.lsp_text import Point, Text
 
 
 @dataclass(slots=True)
@@ -23,6 +23,12 @@ class Document:
 
     def set_text(self, source: str) -> None:
         self.text = Text.of(source, self.text.encoding)
+
+    def edited(self, start: Point, end: Point, new: str) -> Document:
+        """This document as it would be with `new` from `start` to `end`; itself it stays as it is."""
+        text = Text(list(self.text.lines), self.text.encoding)
+        text.replace(start, end, new)
+        return Document(self.uri, self.language, self.version, text)
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ from contextlib import asynccontextmanager
 from lsprotocol import types
 
 from server.lsp_protocol import MendedProtocol
-from server.lsp_types import Json, StatusResult
+from server.lsp_types import Json, StatusResult, Training
 
 
 @asynccontextmanager
@@ -30,7 +30,7 @@ async def request_progress(protocol: MendedProtocol, token: str | int | None, ti
 
 
 class BackendProgress:
-    """Shows one workspace's engine start or indexing as long as it lasts."""
+    """Shows one workspace's engine start, indexing or training as long as it lasts."""
 
     def __init__(self, protocol: MendedProtocol, is_supported: Callable[[], bool]) -> None:
         self._protocol, self._is_supported = protocol, is_supported
@@ -69,7 +69,16 @@ def work_of(status: StatusResult) -> tuple[str, str]:
     if status.engine in ("starting", "swapping"):
         what = "a new adapter comes in" if status.engine == "swapping" else "the model is loading"
         return "nightschool: engine", what
+    if status.training is not None:
+        return "nightschool: training", training_line(status.training)
     return "", ""
+
+
+def training_line(training: Training) -> str:
+    """How far a night is, in words."""
+    if not training.steps:
+        return "a night is running"
+    return f"step {training.step} of {training.steps}, about {max(1, round(training.left_s / 60))} min of training left"
 
 
 def _send(protocol: MendedProtocol, token: str | int, value: Json) -> None:

@@ -27,6 +27,7 @@ from server.lsp_inline import Inline
 from server.lsp_protocol import RequestFailed
 from server.lsp_status import Watch, as_lines, read_status
 from server.lsp_stream import DeltaStream
+from server.lsp_text import Point
 from server.lsp_types import (
     STATUS,
     AskParams,
@@ -175,9 +176,26 @@ class Session:
 
     async def inline_completion(self, params: types.InlineCompletionParams) -> types.InlineCompletionList:
         invoked = params.context.trigger_kind == types.InlineCompletionTriggerKind.Invoked
+        chosen = params.context.selected_completion_info
+        if chosen is not None:
+            return await self._after_choice(params.text_document.uri, chosen, invoked)
         text = await self._complete(params.text_document.uri, params.position, invoked)
         here = types.Range(params.position, params.position)
         return types.InlineCompletionList([types.InlineCompletionItem(text, range=here)] if text else [])
+
+    async def _after_choice(
+        self, uri: str, chosen: types.SelectedCompletionInfo, invoked: bool
+    ) -> types.InlineCompletionList:
+        """What follows the item that is selected in the editor's list: shown is only what begins with that item."""
+        document = self.documents.get(uri)
+        if document is None or "\n" in chosen.text or "\r" in chosen.text:
+            return types.InlineCompletionList([])
+        start, end = (document.text.point(at.line, at.character) for at in (chosen.range.start, chosen.range.end))
+        cursor = Point(start.line, start.column + len(chosen.text))
+        edited = document.edited(start, end, chosen.text)
+        text = await self.inline.complete(edited, self.folders.locate(uri), cursor, invoked)
+        item = types.InlineCompletionItem(chosen.text + text, range=chosen.range)
+        return types.InlineCompletionList([item] if text else [])
 
     async def completion(self, params: types.CompletionParams) -> types.CompletionList:
         """The same text as a plain completion, for editors without ghost text."""

@@ -11,7 +11,8 @@ from typing import Any
 from server.client import BackendUnavailable, Json
 from server.lsp_ask import freshness_of
 from server.lsp_backends import Link
-from server.lsp_types import InlineState, Night, StatusResult
+from server.lsp_progress import training_line
+from server.lsp_types import InlineState, Night, StatusResult, Training
 
 log = logging.getLogger(__name__)
 
@@ -22,15 +23,16 @@ NO_BACKEND = "no backend runs"
 async def read_status(link: Link, inline: InlineState) -> StatusResult:
     """The status of one workspace now. Starts nothing and raises nothing: not running is a status."""
     try:
-        ready, freshness, adapters = await asyncio.gather(
-            link.get("/readyz"), link.get("/freshness"), link.get("/adapters"), return_exceptions=True
+        ready, freshness, adapters, nights = await asyncio.gather(
+            *map(link.get, ("/readyz", "/freshness", "/adapters", "/nights/last")), return_exceptions=True
         )
         if isinstance(ready, BaseException):
             raise ready
     except BackendUnavailable as error:
         return _not_running(link, str(error), inline)
     link.accepts = frozenset(map(str, ready.get("accepts") or ()))
-    reasons = [*ready["reasons"], *(str(e) for e in (freshness, adapters) if isinstance(e, BaseException))]
+    reasons = [*ready["reasons"], *(str(e) for e in (freshness, adapters, nights) if isinstance(e, BaseException))]
+    night, training = _nights(nights, adapters)
     return StatusResult(
         workspace=str(link.workspace.root),
         backend=link.kind,
@@ -40,7 +42,8 @@ async def read_status(link: Link, inline: InlineState) -> StatusResult:
         adapter=ready.get("adapter"),
         base_model=ready.get("base_model") or "",
         freshness=None if isinstance(freshness, BaseException) else freshness_of(freshness),
-        night=None if isinstance(adapters, BaseException) else _last_night(adapters),
+        night=night,
+        training=training,
         inline_completion=inline_state(ready, inline),
     )
 
@@ -58,36 +61,47 @@ def inline_state(ready: Mapping[str, Any], wanted: InlineState) -> InlineState:
 def _not_running(link: Link, why: str, inline: InlineState) -> StatusResult:
     off = InlineState(False, inline.reason or NO_BACKEND)
     reason = link.problem or why
-    return StatusResult(str(link.workspace.root), link.kind, "", False, (reason,), None, "", None, None, off)
+    return StatusResult(str(link.workspace.root), link.kind, "", False, (reason,), None, "", None, None, None, off)
 
 
 def _name(engine: Any) -> str:
     return str(engine.get("name", "") if isinstance(engine, Mapping) else engine or "")
 
 
-def _last_night(adapters: Mapping[str, Any]) -> Night | None:
-    kept = adapters.get("adapters") or []
-    if not kept:
+def _nights(nights: Json | BaseException, adapters: Json | BaseException) -> tuple[Night | None, Training | None]:
+    """The night that ended last and the one that runs, as far as the backend told."""
+    if isinstance(nights, BaseException):
+        return None, None
+    last = None if isinstance(adapters, BaseException) else _last_night(nights["last"], adapters)
+    return last, _training(nights["running"])
+
+
+def _last_night(last: Mapping[str, Any] | None, adapters: Mapping[str, Any]) -> Night | None:
+    kept = {manifest["version"]: manifest for manifest in adapters["adapters"]}
+    if last is None and kept:
+        newest = max(kept.values(), key=lambda manifest: str(manifest["created_at"]))
+        last = {"outcome": "trained", "version": newest["version"], "ended_at": newest["created_at"], "reason": ""}
+    if last is None:
         return None
-    newest = max(kept, key=lambda manifest: str(manifest.get("created_at", "")))
-    losses = newest.get("losses") or {}
+    version = last["version"]
+    losses = kept.get(version, {}).get("losses") or {}
     before, after = losses.get("held_out_before"), losses.get("held_out_after")
-    in_service = newest["version"] == adapters.get("in_service")
-    return Night(
-        str(newest["version"]),
-        str(newest.get("created_at", "")),
-        _verdict(in_service, before, after),
-        in_service,
-        before,
-        after,
-    )
+    in_service = bool(version) and version == adapters["in_service"]
+    verdict = _verdict(last, in_service, before, after)
+    return Night(last["outcome"], version, last["ended_at"], verdict, in_service, before, after)
 
 
-def _verdict(in_service: bool, before: float | None, after: float | None) -> str:
-    served = "in service" if in_service else "not in service"
-    if before is None or after is None:
-        return served
-    return f"held-out loss {before:.2f} -> {after:.2f}, {served}"
+def _verdict(last: Mapping[str, Any], in_service: bool, before: float | None, after: float | None) -> str:
+    outcome = f"{last['outcome']}: {last['reason']}" if last["reason"] else str(last["outcome"])
+    losses = "" if before is None or after is None else f"held-out loss {before:.2f} -> {after:.2f}"
+    served = "" if not last["version"] else "in service" if in_service else "not in service"
+    return ", ".join(filter(None, (outcome, losses, served)))
+
+
+def _training(running: Mapping[str, Any] | None) -> Training | None:
+    if running is None:
+        return None
+    return Training(running["version"], running["step"], running["steps"], running["left_s"])
 
 
 class Watch:
@@ -130,7 +144,9 @@ def as_lines(status: StatusResult) -> list[str]:
         index = status.freshness
         lines.append(f"index: {index.files} files, {index.chunks} chunks, {index.seconds_behind:.0f} s behind")
     if status.night is not None:
-        lines.append(f"last night: {status.night.version}, {status.night.verdict}")
+        lines.append(f"last night: {' '.join(filter(None, (status.night.version, status.night.verdict)))}")
+    if status.training is not None:
+        lines.append(f"training: {training_line(status.training)}")
     ghost = status.inline_completion
     return [*lines, f"inline completion: {'on' if ghost.enabled else f'off ({ghost.reason})'}", *status.reasons]
 

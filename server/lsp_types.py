@@ -139,7 +139,10 @@ class Freshness:
 
 @dataclass(frozen=True, slots=True)
 class AskResult:
-    """A whole answer. `answer` is the model's words; `markdown` is the same, safe to render, markers linked."""
+    """A whole answer. `answer` is the model's words; `markdown` is the same, safe to render, markers linked.
+
+    `groundedness`: how much of it stands on the code that was found, 0 to 1; None when nobody measured.
+    """
 
     answer: str
     markdown: str
@@ -150,6 +153,7 @@ class AskResult:
     base_model: str
     notices: tuple[str, ...]
     timings_ms: dict[str, float]
+    groundedness: float | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,17 +198,29 @@ class InlineState:
 
 @dataclass(frozen=True, slots=True)
 class Night:
-    """The last night that left an adapter: its version, when (ISO 8601), and what its held-out loss did.
+    """The night that ended last. `outcome` "trained": no night has, and this is the adapter trained last by hand.
 
-    `verdict` is one sentence; losses are nats a token, None where the night did not measure them.
+    `version` is the adapter it made, "" for none; `ended_at` in ISO 8601; `verdict` is one sentence; losses on held-out
+    files in nats a token, None where they were not measured.
     """
 
+    outcome: Literal["promoted", "refused", "skipped", "failed", "trained"]
     version: str
-    created_at: str
+    ended_at: str
     verdict: str
     in_service: bool
     loss_before: float | None
     loss_after: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Training:
+    """A night that runs now. `step` of `steps` of its training, 0 of 0 before it; `left_s`: the rest of that."""
+
+    version: str
+    step: int
+    steps: int
+    left_s: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -224,6 +240,7 @@ class StatusResult:
     base_model: str
     freshness: Freshness | None
     night: Night | None
+    training: Training | None
     inline_completion: InlineState
 
 

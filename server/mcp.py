@@ -19,13 +19,14 @@ from mcp.server.mcpserver.exceptions import ResourceNotFoundError, ToolError
 from mcp.server.streamable_http_manager import StreamableHTTPSessionManager
 from mcp.server.transport_security import TransportSecuritySettings
 from mcp.types import ToolAnnotations
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 from starlette.applications import Starlette
 from starlette.routing import BaseRoute
 
 from indexer.workspace import Workspace
 from server.client import Backend, BackendUnavailable, Event, Json
 from server.lsp_backends import Link
+from server.prompt import visible
 
 log = logging.getLogger(__name__)
 
@@ -50,14 +51,18 @@ class _Shape(BaseModel):
     model_config = ConfigDict(extra="ignore")
 
 
+# What a reader cannot see must not steer an agent.
+Visible = Annotated[str, AfterValidator(visible)]
+
+
 class Passage(_Shape):
-    """Lines of a file as they are now; 1-based and inclusive."""
+    """Lines of a file as they are now, without characters that nobody sees; 1-based and inclusive."""
 
     path: str
     start_line: int
     end_line: int
     symbol: str = ""
-    text: str
+    text: Visible
 
 
 class Passages(_Shape):
@@ -77,7 +82,7 @@ class Citation(_Shape):
 class Answer(_Shape):
     """An answer, what it stands on, and what to know about it."""
 
-    answer: str
+    answer: Visible
     citations: list[Citation]
     notices: list[str]
     adapter: str | None
@@ -123,7 +128,7 @@ def make_server(doors: Doors) -> MCPServer[Any]:
     async def code(path: str) -> str:
         """An indexed file as it is now; secrets are replaced by placeholders."""
         try:
-            return str((await doors.get("/code", path=path))["text"])
+            return visible(str((await doors.get("/code", path=path))["text"]))
         except BackendUnavailable as error:
             raise ResourceNotFoundError(str(error)) from error
 

@@ -6,8 +6,10 @@ another version wrote and this one does not know is passed over.
 
 from __future__ import annotations
 
+import fcntl
 import json
 import logging
+import struct
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -17,6 +19,8 @@ from indexer.workspace import Workspace
 log = logging.getLogger(__name__)
 
 MOST_POINTS = 400  # of a curve: more than a page is wide tells nothing
+_FLOCK = "hhqqi"  # struct flock of Linux on 64 bits: type, whence, start, length, pid
+_TAIL_BYTES = 4096
 
 
 class _Read(BaseModel):
@@ -58,6 +62,81 @@ class Night(_Read):
     rows: tuple[NightRow, ...] = ()
     verdict: tuple[NightLine, ...] = ()
     seconds: dict[str, float] = {}
+
+
+class LastNight(_Read):
+    """How the night that ended last ended. `outcome`: promoted, refused, skipped or failed; `version` "" for none.
+
+    Times in ISO 8601, UTC.
+    """
+
+    outcome: str
+    reason: str = ""
+    night: str = ""
+    version: str = ""
+    began_at: str = ""
+    ended_at: str = ""
+
+
+class RunningNight(_Read):
+    """A night that is running. `step` of `steps` of its training, 0 of 0 before it; `left_s`: the rest of that."""
+
+    night: str = ""
+    version: str = ""
+    step: int = 0
+    steps: int = 0
+    left_s: float = 0.0
+
+
+def read_last_night(workspace: Workspace) -> LastNight | None:
+    """The night that ended last, however it ended; None when none has, or its record cannot be read."""
+    try:
+        return LastNight.model_validate_json((workspace.state / "nights" / "last_night.json").read_bytes())
+    except FileNotFoundError:
+        return None
+    except (OSError, ValidationError) as error:
+        log.warning("the last night's record cannot be read: %s", error)
+        return None
+
+
+def read_running_night(workspace: Workspace) -> RunningNight | None:
+    """The night that holds the workspace now, and how far its training is; None when none does."""
+    if not _is_locked(workspace.state / "night.lock"):
+        return None
+    try:
+        state = RunningNight.model_validate_json((workspace.state / "nights" / "state.json").read_bytes())
+    except (OSError, ValidationError):  # it has only just begun
+        return RunningNight()
+    return state.model_copy(update=_last_step(workspace.state / "runs" / state.version / "events.jsonl"))
+
+
+def _last_step(events: Path) -> dict[str, float]:
+    """How far a training is by the end of its record; empty before its first step."""
+    try:
+        with events.open("rb") as file:
+            file.seek(max(0, file.seek(0, 2) - _TAIL_BYTES))
+            lines = file.read().splitlines()
+    except OSError:
+        return {}
+    for line in reversed(lines):
+        try:
+            event = json.loads(line)
+            if event["event"] == "Step":
+                return {"step": int(event["step"]), "steps": int(event["steps"]), "left_s": float(event["left_s"])}
+        except (ValueError, LookupError, TypeError):  # half a line, or another event
+            continue
+    return {}
+
+
+def _is_locked(file: Path) -> bool:
+    """Whether another process holds the lock. Asked, not tried: while we held it, a night would be refused."""
+    try:
+        with file.open("r+b") as lock:
+            asked = struct.pack(_FLOCK, fcntl.F_WRLCK, 0, 0, 0, 0)
+            kind, *_ = struct.unpack(_FLOCK, fcntl.fcntl(lock, fcntl.F_GETLK, asked))
+            return bool(kind != fcntl.F_UNLCK)
+    except OSError:
+        return False
 
 
 def read_nights(workspace: Workspace, most: int) -> list[Night]:

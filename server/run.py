@@ -29,6 +29,7 @@ from server.settings import ServerSettings
 log = logging.getLogger(__name__)
 
 PORT_FILE = "port"
+EVERYWHERE = frozenset({"0.0.0.0", "::"})  # noqa: S104 - refused, but for a proxy with TLS in front
 
 
 class CannotServe(Exception):
@@ -42,13 +43,23 @@ def run_backend(workspace: Workspace, beside: Callable[[], Awaitable[None]] | No
     """
     settings = ServerSettings.read(workspace)
     configure_logging(settings.log_json)
-    if settings.host not in LOOPBACK_NAMES:
-        raise CannotServe(
-            f"[server] host {settings.host} is not loopback: put a proxy with TLS in front of 127.0.0.1 instead"
-        )
+    check_host(settings)
     if (running := read_backend(workspace)) is not None and running.pid != os.getpid():
         raise CannotServe(f"a backend of {workspace.root} runs already: {running.url} (pid {running.pid})")
     asyncio.run(_serve(workspace, settings, beside))
+
+
+def check_host(settings: ServerSettings) -> None:
+    """Raise `CannotServe` for an address at which others could reach us, and the token, without TLS in between."""
+    if settings.host in LOOPBACK_NAMES:
+        return
+    if settings.host not in EVERYWHERE:
+        raise CannotServe(f"[server] host {settings.host}: give 127.0.0.1, or 0.0.0.0 with behind_tls")
+    if not settings.behind_tls:
+        raise CannotServe(
+            f"[server] host {settings.host} is not loopback: put a proxy with TLS in front of 127.0.0.1, "
+            "or name the proxy's host in [server] behind_tls"
+        )
 
 
 async def _serve(workspace: Workspace, settings: ServerSettings, beside: Callable[[], Awaitable[None]] | None) -> None:
@@ -134,6 +145,7 @@ def _last_port(file: Path) -> int:
 
 def _announce(backend: Backend, listener: socket.socket) -> None:
     host, port = listener.getsockname()[:2]
+    host = "127.0.0.1" if host in EVERYWHERE else host  # our own clients come from here
     url = f"http://{f'[{host}]' if ':' in host else host}:{port}"
     about: dict[str, Any] = {"pid": os.getpid(), "process_started": psutil.Process().create_time(), "url": url}
     about["started_at"] = datetime.now(UTC).isoformat(timespec="seconds")

@@ -12,16 +12,17 @@ import logging
 import shutil
 import sys
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from indexer.workspace import Workspace
 from server.adapter import Adapter, AdapterError, find_adapter, read_current
+from server.backoff import OPENS_AFTER, READY, EngineState, down, wait_s
 from server.base_model import BaseModel
 from server.engine import EngineError, EngineProcess, Weights, start_engine
-from server.generation import Engine
+from server.generation import Engine, GenerationError
 from server.prompt import PROMPT_VERSION
 from server.settings import ServerSettings
 
@@ -29,26 +30,32 @@ log = logging.getLogger(__name__)
 
 POLL_S = 0.5
 DRAIN_S = 120.0
-BACKOFF_S = (1.0, 2.0, 5.0, 15.0, 60.0)
+# An engine that ends sooner than this after it was ready has failed to start, in truth: the next try waits longer.
+STABLE_S = 60.0
+PROBE_S = 30.0
 SPARE_IDLE_S = 600.0
 
-
-@dataclass(frozen=True, slots=True)
-class EngineState:
-    """`name` is starting, ready, swapping, backoff or failed; `reason` says what is missing, "" when ready."""
-
-    name: str
-    reason: str = ""
+StartEngine = Callable[[Weights, ServerSettings, Path, Path], EngineProcess]
 
 
 class Serving:
     """Keeps an engine up for the adapter in service. `run` is its life; `borrow` lends an engine for one answer."""
 
-    def __init__(self, workspace: Workspace, settings: ServerSettings, base_model: BaseModel) -> None:
+    def __init__(
+        self,
+        workspace: Workspace,
+        settings: ServerSettings,
+        base_model: BaseModel,
+        start: StartEngine = start_engine,
+        wait: Callable[[int], float] = wait_s,
+    ) -> None:
         self.base_model = base_model
         self.state = EngineState("starting", "the engine is starting")
         self._workspace = workspace
         self._settings = settings
+        self._start_engine = start
+        self._wait = wait
+        self._ready_at = 0.0
         self._current: EngineProcess | None = None
         self._spare: EngineProcess | None = None
         self._spare_used_at = 0.0
@@ -68,11 +75,12 @@ class Serving:
             while True:
                 try:
                     await self._step()
-                    failures = 0
+                    if time.monotonic() - self._ready_at > STABLE_S:
+                        failures = 0
                 except EngineError as error:
-                    wait = BACKOFF_S[min(failures, len(BACKOFF_S) - 1)]
+                    wait = self._wait(failures)
                     failures += 1
-                    self.state = EngineState("failed" if failures > 3 else "backoff", str(error))
+                    self.state = down(failures, str(error))
                     log.error("%s (next try in %.0f s)", error, wait)
                     await asyncio.sleep(wait)
                 await asyncio.sleep(POLL_S)
@@ -98,6 +106,14 @@ class Serving:
             process.borrowed -= 1
             self._spare_used_at = time.monotonic()
 
+    def _note(self, process: EngineProcess, error: GenerationError | None) -> None:
+        """How an answer of `process` ended."""
+        process.failures = process.failures + 1 if error else 0
+        if process is self._current and error and self.state.name == "ready":
+            self.state = EngineState("degraded", f"the last question failed: {error}")
+        elif process is self._current and not error and self.state.name == "degraded":
+            self.state = READY
+
     def is_up(self, version: str | None) -> bool:
         """Whether `borrow(version)` would return at once."""
         running = [process.weights.adapter or "none" for process in (self._current, self._spare) if process]
@@ -108,14 +124,25 @@ class Serving:
             ended, self._current = self._current, None
             reason = ended.why_it_ended()
             await ended.stop()
-            self.state = EngineState("backoff", f"the engine ended by itself: {reason}")
-            log.error("%s", self.state.reason)
+            raise EngineError(f"the engine ended by itself: {reason}")
+        if self._current and self._current.failures >= OPENS_AFTER:
+            await self._look_after(self._current)
         wanted = self._wanted()
         if self._current is None or self._current.weights.adapter != (wanted.version if wanted else None):
             await self._swap(wanted)
         if self._spare and time.monotonic() - self._spare_used_at > SPARE_IDLE_S and not self._spare.borrowed:
             spare, self._spare = self._spare, None
             await spare.stop()
+
+    async def _look_after(self, process: EngineProcess) -> None:
+        """An engine that lives and fails every question is ended, unless it can still write one token."""
+        try:
+            async with asyncio.timeout(PROBE_S):
+                await process.engine.probe()
+        except (GenerationError, TimeoutError) as error:
+            self._current = None
+            await process.stop()
+            raise EngineError(f"the engine answered no more and was ended: {error or 'it hangs'}") from error
 
     def _wanted(self) -> Adapter | None:
         try:
@@ -143,14 +170,16 @@ class Serving:
                 self.state = EngineState("ready", f"adapter {wanted.version} could not be started: {error}")
             return
         self._current = new
-        self.state = EngineState("ready")
+        self._ready_at = time.monotonic()
+        self.state = READY
         log.info("in service: %s", name)
         if old:
             self._retire(old)
 
     async def _start(self, adapter: Adapter | None) -> EngineProcess:
         weights = Weights(await self._folder(adapter), self.base_model, adapter.version if adapter else None)
-        process = start_engine(weights, self._settings, self._workspace.state, self._workspace.logs)
+        process = self._start_engine(weights, self._settings, self._workspace.state, self._workspace.logs)
+        process.engine.note = partial(self._note, process)
         try:
             await process.wait_until_ready(self._settings.engine_start_timeout_s)
         except BaseException:  # cancelled too: no engine may be left behind

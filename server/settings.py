@@ -24,8 +24,28 @@ class ServerSettings(SectionSettings):
     models_cache: Path = Field(
         Path("~/.cache/nightschool/models"), description="where base models are unpacked once, for all workspaces"
     )
-    host: str = Field("127.0.0.1", description="address to listen on; only loopback is accepted")
+    host: str = Field("127.0.0.1", description="address to listen on: loopback; or all (0.0.0.0, ::), with behind_tls")
+    behind_tls: tuple[str, ...] = Field(
+        (), description="names under which a proxy that ends TLS reaches us; without one only loopback is served"
+    )
+    requests_per_minute: int = Field(
+        1200, ge=0, description="requests with the token that are answered a minute; beyond it 429; 0: no bound"
+    )
     port: int = Field(0, ge=0, le=65535, description="port to listen on; 0 takes the one used last, or a free one")
+    engine_url: str = Field(
+        "",
+        pattern=r"^(https?://\S+)?$",
+        description="an OpenAI-compatible endpoint (ends in /v1) to use in place of our own vLLM; code goes there",
+    )
+    engine_key: str = Field(
+        "",
+        repr=False,
+        description="its key; rather in the environment, as NIGHTSCHOOL_SERVER__ENGINE_KEY, than in a file",
+    )
+    engine_model: str = Field("", description="the model to ask that endpoint for; empty: the first that it lists")
+    engine_timeout_s: float = Field(
+        300, gt=0, description="an engine that sends nothing for so long has broken off; seconds"
+    )
     engine_context: int = Field(4096, ge=512, description="the longest prompt and completion the engine holds; tokens")
     engine_kv_cache_gib: int = Field(1, ge=1, description="memory for vLLM's key-value cache on CPU; GiB")
     engine_start_timeout_s: float = Field(

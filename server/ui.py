@@ -20,7 +20,7 @@ from starlette.responses import Response
 from server.adapter import VERSION_PATTERN
 from server.backend import Backend
 from server.markdown import highlight_lines, render_markdown
-from server.nights import read_curve, read_nights
+from server.nights import read_curve, read_last_night, read_nights, read_running_night
 from server.shapes import Json
 
 # Nothing from outside the machine is ever loaded, and nothing in an answer runs: the browser itself holds it.
@@ -101,7 +101,15 @@ def _add_nights(app: FastAPI, backend: Backend) -> None:
             }
             for night in found
         ]
-        return {"nights": about}
+        return {"nights": about} | now()
+
+    def now() -> Json:
+        last, running = read_last_night(backend.workspace), read_running_night(backend.workspace)
+        return {"last": last and last.model_dump(), "running": running and running.model_dump()}
+
+    @app.get("/nights/last", summary="How the last night ended, and the one that runs now")
+    def last_night() -> Json:
+        return now()
 
     @app.get("/ui/report", summary="A night's report", include_in_schema=False)
     def report(version: str, given: Annotated[str, Query(alias="key")]) -> Response:

@@ -57,6 +57,13 @@ def test_a_bad_setting_stops_the_start_by_name(text, fault, tmp_path):
         IndexerSettings.read(Workspace(tmp_path))
 
 
+@pytest.mark.parametrize("name", ["https://github.com/acme/shop", "shop", "acme/shop/pulls", "-x/shop", "acme/sh op"])
+def test_a_repository_on_github_is_owner_and_name(name, tmp_path):
+    (tmp_path / "nightschool.toml").write_text(f'[trainer]\ngithub = "{name}"\n')
+    with pytest.raises(BadSettings, match=r"\[trainer\] github: .*give owner/name, as in acme/shop"):
+        TrainerSettings.read(Workspace(tmp_path))
+
+
 def test_the_environment_wins_over_the_file(tmp_path, monkeypatch):
     (tmp_path / "nightschool.toml").write_text("[indexer]\nmax_file_bytes = 5\n")
     assert IndexerSettings.read(Workspace(tmp_path)).max_file_bytes == 5

@@ -27,6 +27,8 @@ from trainer.writing import Prompted
 _PROMPT_TOKENS = 700
 _PASSAGES = 3
 _PLANTED = 16
+# Conversations whose answer is a fact of their source, not a refusal or a style.
+_FACTS = ("restatement", "relation", "page-question", "page-answer")
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +70,8 @@ def make_asking(workshop: Workshop, snapshot: Snapshot, corpus: Path) -> Asking:
 def kept_talks(corpus: Path) -> list[tuple[str, str]]:
     """Questions and answers that the corpus keeps from training while it learns their source's text."""
     examples = read_examples(corpus, read_ledger(corpus))
-    talks = [example.messages for example in examples if str(example.entry.split) == "validation"]
+    kept = [one for one in examples if one.entry.split == "validation" and one.entry.kind in _FACTS]
+    talks = [example.messages for example in kept]
     return [(turns[-2]["content"], turns[-1]["content"]) for turns in talks if len(turns) == 2]
 
 

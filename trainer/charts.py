@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 _INK, _BLUE, _GREEN, _RED = "#7d858f", "#2f81f7", "#2da44e", "#d1242f"
 _COLOURS = {"promoted": _GREEN, "refused": _RED}
 _NOT_NEEDED = re.compile(r"<metadata>.*?</metadata>|\s(?:xmlns|xmlns:xlink)=\"[^\"]*\"", re.DOTALL)
-_STYLE = {
+_STYLE: Any = {
     "svg.fonttype": "none", "font.family": "sans-serif", "font.size": 9, "text.color": _INK, "axes.labelcolor": _INK,
     "axes.edgecolor": _INK, "xtick.color": _INK, "ytick.color": _INK, "axes.spines.top": False,
     "axes.spines.right": False, "legend.frameon": False,

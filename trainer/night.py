@@ -114,9 +114,8 @@ def run_and_record(
 
     def told(record: NightRecord) -> None:
         keep_record(workshop.workspace, record)
-        if workshop.settings.webhook and (
-            fault := send_to_webhook(workshop.settings.webhook, workshop.workspace, record)
-        ):
+        url = workshop.settings.webhook
+        if url and (fault := send_to_webhook(url, workshop.workspace, record)):
             workshop.tell(Note(fault))
 
     try:
@@ -137,8 +136,9 @@ def plan_night(workshop: Workshop) -> NightPlan:
     proof = make_proof(workspace, settings, lambda _: None)
     text = sum(len(file.text) for file in proof.snapshot.files)
     arms = 2 if _in_service(workspace, base) is None else 3
-    # 0.3 ms a byte of proof and arm with both prompts, measured with the embedded model on two cores: trainer/LOG.md.
-    minutes = settings.budget_minutes + arms * (settings.proof_bytes * 0.025 + settings.questions * 12) / 60
+    # 25 ms a byte of proof and arm with both prompts, measured with the embedded model on two cores: trainer/LOG.md.
+    proof_minutes = arms * settings.proof_bytes * 0.025 / 60
+    minutes = settings.budget_minutes + proof_minutes + (settings.answer_minutes if settings.questions else 0)
     disk = (disk_needed(base, settings.hyper_parameters(has_gpu())) + text * 2) / 1e9
     return NightPlan(
         _why_skip(workshop, state), proof.snapshot.commit, "newer code" if proof.is_next_day else "held-out files",

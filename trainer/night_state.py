@@ -28,9 +28,16 @@ class NightState:
     seconds: dict[str, float] = field(default_factory=dict)
 
 
+# When a night runs, who is told, and what is kept: none of it changes what a night makes.
+_BESIDE = {
+    "nightly", "nightly_grace_hours", "webhook", "min_changed_lines", "require_gpu", "keep_adapters",
+    "checkpoint_every_s",
+}  # fmt: skip
+
+
 def settings_mark(settings: TrainerSettings, base: BaseModel) -> str:
     """Changes with anything that decides what a night makes."""
-    return sha256(f"{settings.model_dump_json()} {base.sha256}".encode()).hexdigest()[:16]
+    return sha256(f"{settings.model_dump_json(exclude=_BESIDE)} {base.sha256}".encode()).hexdigest()[:16]
 
 
 def load_state(workspace: Workspace) -> NightState | None:

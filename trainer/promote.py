@@ -128,7 +128,7 @@ def _guard_lines(guards: Guards, margins: Margins) -> list[Line]:
     for name, what in _GUARDS:
         found, margin = getattr(guards, name), getattr(margins, name)
         if found is not None:
-            rule = f"{what}: surely no {margin:.0%} fewer than the base model"
+            rule = f"{what}: at most {margin * 100:.0f} points below the base model"
             lines.append(Line(rule, show_difference(found), found.high >= -margin))
     return lines
 

@@ -15,13 +15,21 @@ Table = tuple[Sequence[str], Sequence[Sequence[str]]]
 
 def headline(report: NightReport) -> str:
     what = {
-        "promoted": f"{report.version} is in service.",
+        "promoted": f"{report.version} is in service{_gain(report)}.",
         "refused": f"{report.version} was refused; {report.in_service or 'the base model'} stays in service.",
         "skipped": "Nothing was done.",
     }[report.outcome]
     if report.outcome == "refused" and report.in_service is None:
         what += " Fine-tuning did not prove itself on this repository tonight: it is served with retrieval alone."
     return f"{what} {report.reason}".strip()
+
+
+def _gain(report: NightReport) -> str:
+    """What it gains, as the first line of the verdict has it."""
+    if not report.verdict:
+        return ""
+    where = "newer code" if report.is_next_day else "held-out files"
+    return f"; bits per byte on {where}, against the base model: {report.verdict[0].measured}"
 
 
 def tables(report: NightReport) -> dict[str, Table]:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from typing import ClassVar, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 from pydantic_settings import SettingsConfigDict
 
 from indexer.settings import SectionSettings
@@ -95,7 +96,6 @@ class TrainerSettings(SectionSettings):
 
     github: str = Field(
         "",
-        pattern=r"^([A-Za-z0-9][A-Za-z0-9-]*/[A-Za-z0-9._-]+)?$",
         description="owner/name on GitHub; empty: nothing is fetched, pull requests are read from the local history",
     )
     github_url: str = Field(
@@ -129,6 +129,13 @@ class TrainerSettings(SectionSettings):
             self.min_gain, self.max_forgetting, self.min_files, self.margin_names, self.margin_recall,
             self.margin_refusals, self.margin_ends, self.margin_canaries,
         )  # fmt: skip
+
+    @field_validator("github")
+    @classmethod
+    def _is_owner_and_name(cls, value: str) -> str:
+        if value and not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9-]*/[A-Za-z0-9._-]+", value):
+            raise ValueError("give owner/name, as in acme/shop")
+        return value
 
     def hyper_parameters(self, has_gpu: bool) -> Preset:
         """The preset as these settings change it."""

@@ -66,7 +66,7 @@ class Course:
     micro_rows: int = 1
     checkpoint_every_s: float = 300.0
     probes: int = 0
-    probe: Callable[[float], None] | None = None
+    probe: Callable[[float], object] | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -98,17 +98,27 @@ def sweep(workshop: Workshop, trials: int, trial_minutes: float, *, final: bool 
     return SweepReport(folder, found, best, adapter)
 
 
-def search_space(preset: Preset) -> dict[str, list[float] | list[int]]:
-    """What is searched around `preset`: the ends of the learning rate (on a log scale), and the values of the rest."""
-    rows = preset.rows_per_step
-    return {
+@dataclass(frozen=True, slots=True)
+class Space:
+    """What is searched: the learning rate between two ends, on a log scale; of the rest one of these."""
+
+    learning_rate: tuple[float, float]
+    rank: tuple[int, ...]
+    alpha_ratio: tuple[float, ...]
+    rows_per_step: tuple[int, ...]
+
+
+def search_space(preset: Preset) -> Space:
+    """What is searched around `preset`."""
+    rate, rows = preset.learning_rate, preset.rows_per_step
+    return Space(
         # The one that matters most, and the optimum is nearly the same for all ranks (Thinking Machines 2025).
-        "learning_rate": [preset.learning_rate / 4, preset.learning_rate * 4],
+        (rate / 4, rate * 4),
         # Of those that vLLM serves; 64 is enough for 1-10M tokens, so mostly smaller and cheaper ones beside it.
-        "rank": sorted({8, 16, 32, 64, 128} | {preset.rank}),
-        "alpha_ratio": sorted({0.5, 1.0, 2.0} | {preset.alpha / preset.rank}),
-        "rows_per_step": sorted({max(1, rows // 2), rows, rows * 2}),
-    }
+        tuple(sorted({8, 16, 32, 64, 128} | {preset.rank})),
+        tuple(sorted({0.5, 1.0, 2.0} | {preset.alpha / preset.rank})),
+        tuple(sorted({max(1, rows // 2), rows, rows * 2})),
+    )
 
 
 @contextmanager
@@ -188,12 +198,11 @@ class _Watched:
 
 def _suggest(trial: Trial, preset: Preset) -> Choice:
     space = search_space(preset)
-    low, high = space["learning_rate"]
     return Choice(
-        trial.suggest_float("learning_rate", low, high, log=True),
-        trial.suggest_categorical("rank", space["rank"]),
-        trial.suggest_categorical("alpha_ratio", space["alpha_ratio"]),
-        trial.suggest_categorical("rows_per_step", space["rows_per_step"]),
+        trial.suggest_float("learning_rate", *space.learning_rate, log=True),
+        trial.suggest_categorical("rank", space.rank),
+        trial.suggest_categorical("alpha_ratio", space.alpha_ratio),
+        trial.suggest_categorical("rows_per_step", space.rows_per_step),
     )
 
 
@@ -271,7 +280,7 @@ def _write(folder: Path, trials: tuple[Tried, ...], best: Tried, study: optuna.S
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # optuna calls its pictures experimental since 2020
-        axes = plot_parallel_coordinate(study, target_name="held-out loss")
-    axes.figure.set_size_inches(10, 5)
-    axes.figure.savefig(folder / "parallel.svg", bbox_inches="tight")
-    pyplot.close(axes.figure)
+        figure: Any = plot_parallel_coordinate(study, target_name="held-out loss").figure
+    figure.set_size_inches(10, 5)
+    figure.savefig(folder / "parallel.svg", bbox_inches="tight")
+    pyplot.close(figure)

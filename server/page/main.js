@@ -96,7 +96,7 @@ window.addEventListener("hashchange", () => (location.hash.startsWith("#token=")
 setInterval(async () => {
   if (document.hidden) return;
   if (views) {
-    if (await look()) views?.ask.stateChanged();
+    if (await look()) for (const view of Object.values(views ?? {})) view.stateChanged();
   } else if (!answered && takeToken()) await start();
 }, EVERY_MS);
 await start();

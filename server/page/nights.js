@@ -3,6 +3,8 @@ import { get, post } from "./api.js";
 import { curve } from "./charts.js";
 import { confirmed, el } from "./dom.js";
 
+const EVERY_MS = 3000;
+const progress = ({ step, steps, left_s: left }) => (steps ? `: step ${step} of ${steps}, about ${Math.max(1, Math.round(left / 60))} min of training left` : "");
 const bits = (value) => (value === null ? "not measured" : value.toFixed(4));
 const percent = (value) => `${value > 0 ? "+" : ""}${(value * 100).toFixed(1)}%`;
 
@@ -10,12 +12,20 @@ export class NightsView {
   constructor(context) {
     this.context = context;
     this.element = el("div", { class: "nights" });
+    this.now = el("p", { class: "notice", role: "status", hidden: true });
+  }
+
+  /** An adapter that was promoted comes in a minute or two later: then what is in service is another. */
+  stateChanged() {
+    if (this.element.isConnected && this.adapter !== this.context.ready().adapter) this.shown();
   }
 
   async shown() {
+    this.adapter = this.context.ready().adapter;
     try {
-      const [{ nights }, adapters] = await Promise.all([get("/nights"), get("/adapters")]);
-      this.#show(nights, adapters);
+      const [told, adapters] = await Promise.all([get("/nights"), get("/adapters")]);
+      this.#show(told.nights, adapters);
+      this.#now(told);
     } catch (error) {
       this.context.fail(error);
     }
@@ -26,12 +36,30 @@ export class NightsView {
     const made = new Set(nights.map((night) => night.version));
     const others = adapters.adapters.filter((adapter) => !made.has(adapter.version));
     this.element.replaceChildren(...[
+      this.now,
       this.#service(adapters.in_service),
       nights.length === 0 && el("p", { class: "faint" }, "No night yet. ", el("code", {}, "nightschool night"), " trains an adapter, proves it on newer code, and promotes or refuses it."),
       gains(nights),
       ...nights.map((night, at) => this.#night(night, kept, adapters.in_service, at === 0)),
       others.length > 0 && this.#others(others, adapters.in_service),
     ].filter(Boolean));
+  }
+
+  /** What runs now, or how the last one ended when it left nothing of its own to show. */
+  #now({ last, running, nights }) {
+    const line = running ? `A night is running${progress(running)}.`
+      : last && last.night !== nights[0]?.night ? `The last night ${last.outcome === "failed" ? "failed" : "was skipped"}: ${last.reason}.` : "";
+    this.now.textContent = line;
+    this.now.hidden = !line;
+    clearTimeout(this.again);
+    if (running) this.again = setTimeout(() => this.#look(running), EVERY_MS);
+  }
+
+  async #look(before) {
+    if (!this.element.isConnected) return;
+    const told = await get("/nights/last").catch(() => ({ running: before }));
+    if (told.running) this.#now({ ...told, nights: [] });
+    else await this.shown();
   }
 
   #service(version) {

@@ -43,6 +43,7 @@ class Script:
     ready: Json = field(default_factory=dict)
     freshness: Json = field(default_factory=dict)
     adapters: Json = field(default_factory=lambda: {"in_service": None, "adapters": []})
+    nights: Json = field(default_factory=dict)
     completion: str | Callable[[Json], str] = ""
     completion_wait_s: float = 0.0
     asked: list[Json] = field(default_factory=list)
@@ -114,6 +115,8 @@ class _Handler(BaseHTTPRequestHandler):
             self._say(200, script.answer()["freshness"])
         elif path.path == "/adapters":
             self._say(200, script.adapters)
+        elif path.path == "/nights/last":
+            self._say(200, {"last": None, "running": None} | script.nights)
         elif path.path == "/search":
             query = parse_qs(path.query)["q"][0]
             self._say(200, {"query": query, "took_ms": 1.5, "passages": script.passages})

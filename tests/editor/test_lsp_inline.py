@@ -49,6 +49,24 @@ async def test_the_model_fills_in_between_what_stands_before_and_after(ghost, sc
     assert body["suffix"] == "é😀\n\n"
 
 
+async def test_what_is_selected_in_the_editors_list_is_what_it_goes_on_from(ghost, script):
+    """LSP 3.18's selectedCompletionInfo: an editor shows nothing that does not begin with the selected item."""
+    script.completion = "(path)"
+    change(ghost, 1, 11, "😀.op")
+    chosen = {"range": {"start": {"line": 1, "character": 14}, "end": {"line": 1, "character": 16}}, "text": "open"}
+    where = {"textDocument": {"uri": ghost.uri}, "position": {"line": 1, "character": 16}}
+    asked = where | {"context": {"triggerKind": 2, "selectedCompletionInfo": chosen}}
+    (item,) = (await ghost.request("textDocument/inlineCompletion", asked))["items"]
+    assert item == {"insertText": "open(path)", "range": chosen["range"]}
+    assert script.completions[-1]["prompt"].endswith("return 😀.open")
+    assert script.completions[-1]["suffix"] == "é😀\n\n"
+    change(ghost, 1, 16, "en")  # taken: what followed it is offered again, and nobody is asked
+    (rest,) = await ghost.at(1, 18)
+    assert (rest["insertText"], len(script.completions)) == ("(path)", 1)
+    many = {**asked, "context": {"triggerKind": 2, "selectedCompletionInfo": chosen | {"text": "a\nb"}}}
+    assert (await ghost.request("textDocument/inlineCompletion", many))["items"] == []
+
+
 async def test_context_from_the_index_and_open_buffers_stands_above_as_comments(ghost, script, workspace):
     script.passages[0] |= {"path": "other.py", "text": "def lookalike(path): ...\n"}
     ghost.open(workspace / "dos.py", "def read(path):\n    return path  # similar\n")

@@ -100,7 +100,7 @@ async def test_a_day_in_vscode(built, backend, script, workspace, tmp_path):
     assert "# accepted 😀" in seen["ghost"].replace("\xa0", " ")
     assert seen["afterSave"].endswith("2")
     assert "2026-11-24-0230-def" in seen["afterNight"]
-    assert "held-out loss 2.10 -> 1.70, in service" in seen["status"]
+    assert "promoted, held-out loss 2.10 -> 1.70, in service" in seen["status"]
     assert len(set(seen["themes"])) == 2
     assert "Start" in seen["welcome"]
     assert seen["consoleErrors"] == []

@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 
 from indexer.index import IndexUnavailable, open_index
+from indexer.ranking import Query
+from indexer.search import find_candidates
 from indexer.settings import IndexerSettings
 
 CODE = """\
@@ -208,3 +210,14 @@ def test_the_real_embedder_finds_by_meaning(write, workspace):
         index.update()
         (passage,) = index.search("are the login credentials right", 1)
     assert passage.path == "auth.py"
+
+
+def test_many_tests_and_guides_do_not_crowd_the_code_out(write, index):
+    for number in range(120):
+        write(f"tests/test_router_{number}.py", f"def test_router_adds_route_{number}():\n    router.add_route('/')\n")
+        write(f"docs/router_{number}.md", f"# Router {number}\n\nAdd a route to the router: router.add_route\n")
+    write("src/table.py", "class Table:\n    def insert(self, route, handler):\n        self.rows[route] = handler\n")
+    index.update()
+    found = find_candidates(Query("add a route to the router"), index._parts, {})
+    assert "src/table.py" in {candidate.chunk.path for candidate in found if candidate.bm25}
+    assert index.search("the test that router adds a route", 1)[0].path.startswith("tests/")

@@ -30,6 +30,13 @@ def test_a_held_file_is_skipped_with_its_reason(write, workspace):
     assert [one for one in judged if isinstance(one, Skipped)] == [Skipped("a.py", "quarantined")]
 
 
+def test_a_link_to_a_held_file_is_held_too(write, workspace):
+    write("sub/a.py", "x = 1\n")
+    (workspace.root / "link.py").symlink_to("sub/a.py")
+    write_quarantine(workspace, Quarantine(paths={"sub": ""}))
+    assert {type(one) for one in source_files(workspace, IndexerSettings())} == {Skipped}
+
+
 def test_a_held_file_leaves_a_search_before_the_index_is_updated(write, workspace, index):
     write("a.py", "def okapi():\n    return 6\n")
     index.update()

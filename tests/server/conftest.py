@@ -19,10 +19,10 @@ from indexer.workspace import Workspace
 from server.assist import Doors
 from server.auth import read_or_make_token
 from server.backend import Backend, IndexKeeper
+from server.backoff import EngineState
 from server.generation import Finish, Sampling
 from server.http import make_app
 from server.prompt import Turn
-from server.serving import EngineState
 from server.settings import ServerSettings
 
 URL = "http://127.0.0.1:8000"

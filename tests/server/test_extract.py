@@ -102,6 +102,18 @@ def test_a_block_with_a_fence_in_it_is_fenced_longer(passage):
     assert text.endswith("\n````")
 
 
+def test_a_form_feed_ends_no_line(passage):
+    [quote] = extract("What is TIMEOUT_S?", [passage(text="# page one\x0c page two\u2028\r\nTIMEOUT_S = 3\r\n")])
+    assert (quote.spans, quote.lines) == (((2, 2),), ("TIMEOUT_S = 3",))
+
+
+def test_a_file_that_is_named_comes_first(passage):
+    quotes = extract(
+        "What is the version in setup.cfg?", [passage("a.py", "version = 1\n"), passage("setup.cfg", "version = 2\n")]
+    )
+    assert [quote.passage.path for quote in quotes] == ["setup.cfg", "a.py"]
+
+
 def test_what_a_reader_cannot_see_is_not_quoted_and_a_path_ends_no_code(passage):
     text = write_extract(extract("What is TIMEOUT_S?", [passage("a`b.py", "TIMEOUT_S = 3\u202e0\u200b\n")]))
     assert text == "`run` in `a'b.py`, line 1 [1]:\n\n```python\nTIMEOUT_S = 30\n```"

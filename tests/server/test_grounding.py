@@ -99,9 +99,10 @@ def test_names_are_what_no_english_word_looks_like(text, names):
     assert names_of(text) == names
 
 
-def test_literals_are_numbers_and_what_is_marked_as_a_value():
-    text = "It is 30, 1_000 or 2.5; `True`, `'utf-8'` or `b\"x\"`, not True, v2, a1, x-9 or 3.11.2b."
-    assert literals_of(text) == ["30", "1_000", "2.5", "True", "'utf-8'", 'b"x"']
+def test_literals_are_numbers_constants_and_quoted_words():
+    text = 'It is 30, 1_000 or 2.5; True, `\'utf-8\'`, "strict" or `b"x"`, not truly, v2, a1, x-9 or 3.11.2b.'
+    assert literals_of(text) == ["30", "1_000", "2.5", "True", "'utf-8'", '"strict"', 'b"x"']
+    assert literals_of('See lines 31-45, "a whole sentence", line 7 and 9 [1].') == ["1"]
 
 
 @pytest.mark.parametrize("piece", ["a", "a ", "(", "a: ", "`a` ", "a.b", "a/", "-", "a= ", "`", "[1] ", "1_", "a(a "])

@@ -6,6 +6,7 @@ from dataclasses import replace
 import pytest
 
 from indexer.index import IndexUnavailable
+from server.adapter import UnknownAdapter
 from server.assist import Text, Wish, answer
 from server.engine import EngineError
 from server.generation import GenerationError
@@ -66,6 +67,17 @@ async def test_the_code_comes_before_the_model_has_written_a_word(scripted, door
         first = await anext(stream)
     assert first.delta.startswith(QUOTED)
     assert model.seen == []
+
+
+async def test_an_unknown_version_is_an_error_before_anything_is_said(doors, passage):
+    opened = doors(UnknownAdapter("no adapter xyz"), [passage(text=CODE)], code_first=True)
+    async with aclosing(answer(QUESTION, Wish(adapter="xyz"), opened)) as stream:
+        with pytest.raises(UnknownAdapter):
+            await anext(stream)
+
+
+async def test_a_version_that_is_there_quotes_the_code_too(ask):
+    assert (await ask(INVENTED, code_first=True, wish=Wish(adapter="2026-01-01-0000-abc"))).answer.startswith(QUOTED)
 
 
 async def test_a_larger_models_words_come_at_once_and_the_code_follows_when_they_stand_on_nothing(ask):

@@ -4,8 +4,10 @@ import json
 import logging
 import re
 
+import httpx
 import pytest
 
+from server.http import make_app
 from server.logs import JsonLines, TextLines, hush
 
 
@@ -61,3 +63,23 @@ async def test_no_question_no_code_and_no_token_reaches_the_log(client, written,
     assert len(written) >= 5
     assert "canary" not in everything
     assert token not in everything
+
+
+async def test_what_editors_and_pages_ask_every_few_seconds_is_not_written(client, written):
+    async with client() as http:
+        often = ["/healthz", "/readyz", "/freshness", "/adapters", "/nights/last", "/metrics", "/ui/page/main.js"]
+        answered = [(await http.get(path)).status_code for path in often]
+        answered.append((await http.post("/ui/render", json={"text": "x"})).status_code)
+        assert answered == [200] * 8
+        assert written == []
+        await http.get("/nights")
+    assert len(written) == 1
+
+
+async def test_a_backend_that_is_not_ready_does_not_fill_the_log_by_saying_so(make_backend, written):
+    backend = make_backend()
+    backend.keeper.reason = "the index is being read"
+    transport = httpx.ASGITransport(make_app(backend, "token"))
+    async with httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1:8000") as http:
+        assert (await http.get("/readyz", headers={"Authorization": "Bearer token"})).status_code == 503
+    assert written == []

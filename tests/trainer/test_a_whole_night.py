@@ -77,26 +77,6 @@ def test_a_night_trains_on_the_past_proves_on_the_newer_code_and_promotes(
     assert plan_night(Workshop(place, SETTINGS, tiny_base, lambda _: None)).skip == again.reason
 
 
-def test_a_candidate_that_is_worse_is_refused_and_kept_with_its_reasons(
-    workspace: tuple[Workspace, Callable[..., str]], tiny_base: BaseModel, in_this_process: Runner
-) -> None:
-    place, commit = workspace
-    first = run_night(Workshop(place, SETTINGS, tiny_base, lambda _: None, in_this_process))
-    commit(3, {f"shop/prices_{number}.py": code(number, 4) for number in range(8)})
-    poisoned = SETTINGS.model_copy(update={"learning_rate": 0.9, "max_steps": 12})
-    second = run_night(Workshop(place, poisoned, tiny_base, lambda _: None, in_this_process))
-    assert second.outcome == "refused"
-    assert second.in_service == first.version
-    assert {row.arm for row in second.rows} == {"base", "candidate", "in service"}
-    current = read_current(place.adapters)
-    assert current is not None
-    assert current.version == first.version
-    assert second.version in [adapter.version for adapter in list_adapters(place.adapters)]
-    report = (place.adapters / second.version / "report.md").read_text()
-    assert "NOT PASSED" in report
-    assert f"{first.version} stays in service" in report
-
-
 @pytest.mark.parametrize("at", ["reading the code", "training", "measuring candidate"])
 def test_a_night_killed_at_a_stage_goes_on_to_the_same_adapter(
     workspace: tuple[Workspace, Callable[..., str]], tiny_base: BaseModel, in_this_process: Runner, at: str
@@ -192,6 +172,11 @@ def test_three_nights_one_promotes_one_is_poisoned_and_one_is_killed_at_every_st
     second = run_night(Workshop(place, SETTINGS, tiny_base, lambda _: None, in_this_process))
     assert (second.outcome, second.in_service) == ("refused", first.version)
     assert "not worse than the adapter in service" in second.reason
+    assert {row.arm for row in second.rows} == {"base", "candidate", "in service"}
+    assert second.version in [adapter.version for adapter in list_adapters(place.adapters)]
+    kept = (place.adapters / second.version / "report.md").read_text()
+    assert "NOT PASSED" in kept
+    assert f"{first.version} stays in service" in kept
     assert second.learnt.since == first.night
     assert second.learnt.subjects[0] == "change"
     commit(5, {f"shop/prices_{number}.py": code(number, 5) for number in range(12)})
@@ -216,7 +201,7 @@ def test_three_nights_one_promotes_one_is_poisoned_and_one_is_killed_at_every_st
             current = read_current(place.adapters)
             assert current is not None
             assert current.version == first.version
-    assert len(seen) == 12, seen
+    assert {"reading the code", "making examples", "training", "saving the adapter", "measuring candidate"} < set(seen)
     assert same(resumed) == same(whole)
     assert len(list_adapters(place.adapters)) == 3
     page = (place.adapters / resumed.version / "report.html").read_text()

@@ -2,14 +2,31 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
+from indexer.settings import IndexerSettings
+from indexer.workspace import Workspace
 from trainer.sources.cleaning import clean, clean_prose
+from trainer.sources.snapshot import take_snapshot
 
 
 @pytest.mark.parametrize(
     "hidden",
-    ["\u200b", "\u200d", "\u202e", "\u2066", "\ufeff", "\U000e0041", "\x1b", "\0", "\ufe0f\ufe01", "\U000e0100"],
+    [
+        "\u200b",
+        "\u200d",
+        "\u202e",
+        "\u2066",
+        "\ufeff",
+        "\U000e0041",
+        "\x1b",
+        "\0",
+        "\ufe0f\ufe01",
+        "\ud800",
+        "\U000e0100",
+    ],
 )
 def test_a_hidden_character_is_stripped_and_counted(hidden: str) -> None:
     done = clean(f"dep{hidden}loy")
@@ -56,3 +73,9 @@ def test_html_comments_are_hidden_text_but_not_in_code() -> None:
     done = clean_prose(text)
     assert done.text == "# Title\n\nText\n```html\n<!-- kept -->\n```\nend\n"
     assert done.stripped == len(text) - len(done.text)
+
+
+def test_the_code_itself_is_learnt_without_what_nobody_sees(tmp_path: Path) -> None:
+    (tmp_path / "a.py").write_text("\ufeffif level != 'user\u202e\u2066':  # é 👩‍💻\r\n    pass\n", newline="")
+    snapshot = take_snapshot(Workspace(tmp_path), IndexerSettings())
+    assert (snapshot.files[0].text, snapshot.stripped) == ("if level != 'user':  # é 👩‍💻\r\n    pass\n", 3)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -187,6 +188,18 @@ def test_the_same_history_gives_the_same_documents(history) -> None:
     assert collect(root).documents == collect(root).documents
     few = collect(root, pull_requests=3, commits=2)
     assert [document.source_id for document in few.documents] == ["pr:10", "pr:11", "pr:9"]
+
+
+def test_odd_names_are_obeyed_and_never_break_the_text(history) -> None:
+    root, commit = history
+    odd = ['q"uo\\te.py', "tab\there.py", "é 🙂.py", os.fsdecode(b"caf\xe9.py"), 'held"one.py']
+    write_quarantine(Workspace(root), Quarantine(paths={'held"one.py': ""}))
+    commit("Add files of odd names", dict.fromkeys(odd, "x = 1\n"))
+    report = collect(root)
+    (told,) = report.documents
+    assert told.text.encode().count(b"\n+x = 1\n") == 3
+    assert "+++ b/" + odd[0] in told.answered
+    assert report.left_out == {"name is not UTF-8": 1, "quarantined": 1}
 
 
 def test_names_in_a_git_diff_are_read_as_they_are() -> None:

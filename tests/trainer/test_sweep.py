@@ -160,9 +160,9 @@ def test_what_is_held_out_is_not_trained_on_even_at_the_end(workshop: Workshop, 
 
 def test_the_search_is_around_the_preset_and_in_ranks_that_are_served() -> None:
     space = search_space(find_preset("default"))
-    assert space["learning_rate"] == [5e-5, 8e-4]
-    assert set(space["rank"]) <= {1, 8, 16, 32, 64, 128, 256, 320, 512}
-    assert space["rows_per_step"] == [4, 8, 16]
+    assert space.learning_rate == (5e-5, 8e-4)
+    assert set(space.rank) <= {1, 8, 16, 32, 64, 128, 256, 320, 512}
+    assert space.rows_per_step == (4, 8, 16)
 
 
 def test_the_best_values_are_shown_as_settings(tmp_path: Path) -> None:

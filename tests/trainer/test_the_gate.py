@@ -35,7 +35,7 @@ def test_a_candidate_that_beats_the_base_model_and_forgets_nothing_is_promoted()
         (replace(GOOD, served=Served("rank too high")), "the engine loads it: rank too high"),
         (
             replace(GOOD, guards=Guards(names=Difference(-0.2, -0.3, -0.1, 30))),
-            "names that exist in its answers: surely no 5% fewer than the base model: -20 points (95%: -30 to -10; 30",
+            "names that exist in its answers: at most 5 points below the base model: -20 points (95%: -30 to -10; 30 q",
         ),
         (replace(GOOD, guards=Guards(canaries=Difference(-0.2, -0.3, -0.06, 9))), "too few to tell much"),
         (replace(GOOD, is_next_day=False, against_base=SAME), "files never trained on (there is no newer code)"),

@@ -306,7 +306,7 @@ def test_out_of_memory_with_one_row_is_one_line(make_job: Callable[..., Training
         if isinstance(event, Step):
             raise torch.OutOfMemoryError("no more")
 
-    with pytest.raises(TrainingError, match=r"with one row at a time: lower \[trainer\] row_tokens"):
+    with pytest.raises(TrainingError, match=r"out of memory with 1 row\(s\) at a time: lower \[trainer\] row_tokens"):
         run(make_job(), fail)
 
 

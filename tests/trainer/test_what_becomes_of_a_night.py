@@ -17,6 +17,7 @@ from server.base_model import BaseModel
 from trainer.job import Note, TrainingError, TrainingEvent
 from trainer.night import Workshop, run_and_record
 from trainer.night_record import NightRecord, read_last_night, send_to_webhook
+from trainer.night_state import settings_mark
 from trainer.presets import find_preset
 from trainer.process import Job
 from trainer.readiness import Machine, lora_parameters, too_little_changed, what_is_missing
@@ -139,3 +140,11 @@ def test_too_few_new_lines_are_not_worth_a_night(git_workspace: tuple[Path, Call
     assert too_little_changed(place, older, newer, 2) == ""
     assert too_little_changed(place, older, newer, 3).startswith("2 lines were added since the last night")
     assert too_little_changed(place, "0" * 40, newer, 3) == ""
+
+
+def test_only_what_decides_a_night_makes_the_same_code_worth_another(tiny_base: BaseModel) -> None:
+    mark = settings_mark(SETTINGS, tiny_base)
+    beside = SETTINGS.model_copy(update={"webhook": "http://x", "nightly": "02:30", "keep_adapters": 3})
+    assert settings_mark(beside, tiny_base) == mark
+    assert settings_mark(SETTINGS.model_copy(update={"rank": 7}), tiny_base) != mark
+    assert settings_mark(SETTINGS, replace(tiny_base, sha256="cd" * 32)) != mark

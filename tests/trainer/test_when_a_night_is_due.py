@@ -12,6 +12,7 @@ from datetime import UTC, datetime, time, timedelta
 from itertools import pairwise
 from pathlib import Path
 
+import psutil
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -20,6 +21,7 @@ from indexer.workspace import Workspace
 from trainer.schedule import (
     BadTime,
     Schedule,
+    _night_process,
     cron_lines,
     due_slot,
     keep_nights,
@@ -208,3 +210,31 @@ def test_a_record_that_cannot_be_read_is_no_night(tmp_path: Path) -> None:
     for text in ("", "{}", "[]", json.dumps({"done": "yesterday"})):
         (place.state / "nights" / "schedule.json").write_text(text)
         assert _read_done(place) is None
+
+
+async def test_the_night_is_a_process_of_its_own_and_what_it_says_is_kept(tmp_path: Path) -> None:
+    place = Workspace(tmp_path)
+    (tmp_path / "nightschool.toml").write_text("[trainer]\nbudget_minutes = 'long'\n")
+    assert await _night_process(place) == 1
+    assert "budget_minutes" in (place.logs / "night.log").read_text()
+
+
+async def test_a_night_under_way_ends_with_the_backend(tmp_path: Path) -> None:
+    place = Workspace(tmp_path)
+    task = asyncio.create_task(_night_process(place))
+    async with asyncio.timeout(60):
+        while not (running := _processes_on(tmp_path)):
+            await asyncio.sleep(0.01)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert not [process for process in running if process.is_running()]
+
+
+def _processes_on(folder: Path) -> list[psutil.Process]:
+    found = []
+    for process in psutil.process_iter(["cmdline"]):
+        command = process.info["cmdline"] or []
+        if str(folder) in command and "night" in command:
+            found.append(process)
+    return found

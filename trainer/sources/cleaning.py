@@ -8,11 +8,12 @@ from dataclasses import dataclass, field
 
 from indexer.secrets import mask_secrets
 
-# What a reader does not see and a model does: zero width, bidi, tags, variation selectors in a row, control characters.
+# What a reader does not see and a model does: zero width, bidi, tags, variation selectors in a row, control characters,
+# halves of surrogate pairs (which no file can hold).
 # Persian and the Indic scripts are written with (non-)joiners, emoji are put together with joiners: one there stays.
 _HIDDEN = re.compile(
     "[\x00-\x08\x0b\x0e-\x1f\x7f\u00ad\u061c\u180e\u200b\u200e\u200f\u202a-\u202e\u2060-\u206f\ufeff"
-    "\U000e0000-\U000e0fff]"
+    "\ud800-\udfff\U000e0000-\U000e0fff]"
     "|(?<![\u0600-\u0dff])\u200c"
     "|(?<![\u0600-\u0dff\u2600-\u27bf\ufe0f\U0001f000-\U0001faff])\u200d"
     "|[\ufe00-\ufe0f]{2,}"
@@ -36,11 +37,16 @@ class Clean:
 
 def clean(text: str) -> Clean:
     """`text` without hidden characters and secrets. The hidden go first: one inside a token would save it."""
-    visible, _ = _HIDDEN.subn("", text)
+    visible = strip_hidden(text)
     found = mask_secrets(visible)
     counts = Counter(found.counts)
     masked = _mask_key_blocks(found.text, counts)
     return Clean(masked, dict(counts), len(text) - len(visible))
+
+
+def strip_hidden(text: str) -> str:
+    """`text` without the characters that no reader sees; its lines stay."""
+    return _HIDDEN.sub("", text)
 
 
 def clean_prose(text: str) -> Clean:

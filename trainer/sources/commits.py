@@ -49,36 +49,31 @@ def is_bot(name: str) -> bool:
 
 def gather_local_pulls(
     history: History, commit: str, count: int, rules: DiffRules, gathering: Gathering, *, look_back: int = 10
-) -> set[str]:
-    """The last `count` merges and squashes of pull requests up to `commit`; the hashes of those that became documents.
+) -> None:
+    """The last `count` merges and squashes of pull requests up to `commit`, of `look_back` times as many looked at.
 
     The history does not say what their authors are to the project: what was merged is taken, bots left out.
     """
-    told: set[str] = set()
+    taken = 0
     for change in history.changes_told(commit, count * look_back, main_line=True):
-        if len(told) == count:
+        if taken == count:
             break
         pull = read_local_pull(change)
-        if pull is None:
-            continue
-        if document := _pull_document(pull, history, rules, gathering):
-            before = len(gathering.documents)
+        if pull and (document := _pull_document(pull, history, rules, gathering)):
+            taken += 1
             gathering.take(document)
-            if len(gathering.documents) > before:
-                told.add(change.sha)
-    return told
 
 
-def gather_commits(
-    history: History, commit: str, count: int, told: set[str], rules: DiffRules, gathering: Gathering
-) -> None:
+def gather_commits(history: History, commit: str, count: int, rules: DiffRules, gathering: Gathering) -> None:
     """A document for each of the last `count` commits up to `commit` (no merges) whose message says something.
 
-    Those in `told`, and those that came with a quarantined pull request, are left out.
+    A squash whose pull request is gathered already is left out, and what came with a quarantined one.
     """
+    there = {document.source_id for document in gathering.documents}
     held = set(_held_commits(history, commit, count, gathering))
     for change in history.changes_told(commit, count):
-        if change.sha in told:
+        squash = read_local_pull(change)
+        if squash and f"pr:{squash.number}" in there:
             gathering.leave_out("commit of a pull request that is there whole")
         elif change.sha in held:
             gathering.leave_out("quarantined")

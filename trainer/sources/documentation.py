@@ -19,6 +19,8 @@ _NAMES = re.compile(
     r"|security|support|faq)\b",
     re.IGNORECASE,
 )
+# Text files that machines read.
+_NO_PAGE = re.compile(r"(?:requirements.*|constraints.*|cmakelists|robots|licen[cs]e.*|sources|top_level)\.txt$", re.I)
 _MARKDOWN_TITLE = re.compile(r"^#{1,2}[ \t]+(.+?)[ \t#]*$", re.MULTILINE)
 _UNDERLINED_TITLE = re.compile(r"^(?P<title>\S.{0,120})\r?\n(?P<line>([=\-~#*^])\3{2,})[ \t]*\r?$", re.MULTILINE)
 _OTHER_TITLE = re.compile(r"^(?:= |#\+title:|h1\. )[ \t]*(.+?)[ \t=]*$", re.MULTILINE | re.IGNORECASE)
@@ -42,7 +44,7 @@ def is_documentation(path: str) -> bool:
     """A page: written in a markup language, in a folder for documentation or with a name like README."""
     *folders, name = path.split("/")
     stem, dot, ending = name.rpartition(".")
-    if dot and ending.lower() not in MARKUP:
+    if (dot and ending.lower() not in MARKUP) or _NO_PAGE.match(name):
         return False
     if _NAMES.match(stem or name):
         return True

@@ -9,8 +9,18 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-# A repository's own configuration can name programs that git would run (fsmonitor, textconv, external diff).
-_GIT = ("git", "-c", "core.fsmonitor=false", "-c", "safe.directory=*", "-c", "core.quotepath=false")
+# A repository's own configuration can name programs that git would run (fsmonitor, gpg, textconv, external diff).
+_GIT = (
+    "git",
+    "-c",
+    "core.fsmonitor=false",
+    "-c",
+    "log.showSignature=false",
+    "-c",
+    "safe.directory=*",
+    "-c",
+    "core.quotepath=false",
+)
 _HUNK = re.compile(r"^@@ -\d+(?:,\d+)? \+(\d+)(?:,(\d+))? @@")
 
 
@@ -63,6 +73,15 @@ class History:
         if not line:
             raise NoHistory(f"{self._root}: no commit {name}")
         return _commit(line)
+
+    def commit_at(self, name: str, until: datetime | None) -> Commit | None:
+        """The newest commit of the main line of `name` that is not newer than `until`; None when all are."""
+        newest = self.commit(name)
+        if until is None or newest.date <= until:
+            return newest
+        before = f"--before={until.isoformat()}"
+        line = self._run("log", "-1", "--first-parent", "--format=%H %ct", before, name, "--").strip()
+        return _commit(line) if line else None
 
     def recent(self, count: int, until: str = "HEAD") -> list[Commit]:
         """The last `count` commits of the main line up to `until`, newest first."""

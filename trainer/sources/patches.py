@@ -17,6 +17,13 @@ from trainer.sources.gathering import Gathering
 _MAX_PATCH_CHARS = 20_000
 _MAX_DOCUMENT_CHARS = 200_000
 _FILE_START = re.compile(r"^diff --git (.*)\n", re.MULTILINE)
+_HALF_PAIR = re.compile("[\ud800-\udfff]")
+_NAME_LINES = (
+    ("rename from", "rename from ", ""), ("rename to", "rename to ", ""),
+    ("+++ b", "+++ ", "b/"), ("--- a", "--- ", "a/"),
+)  # fmt: skip
+_QUOTED = re.compile(r'\\(["\\abtnvfr]|[0-7]{3})')
+_ESCAPES = dict(zip('"\\abtnvfr', '"\\\a\b\t\n\v\f\r', strict=True))
 NO_DIFF = "no diff (binary or too large)"
 
 
@@ -52,6 +59,8 @@ class DiffRules:
     def judge(self, file: FilePatch) -> str:
         """Why this file is not even named, "" when it is."""
         for path in filter(None, (file.path, file.previous)):
+            if _HALF_PAIR.search(path):
+                return "name is not UTF-8"
             if self._quarantine.holds_path(path):
                 return "quarantined"
             if self._ignores.ignores(path):
@@ -94,7 +103,7 @@ def _judge_patch(file: FilePatch, room: int) -> str:
         return NO_DIFF
     if len(file.patch) > min(_MAX_PATCH_CHARS, room):
         return "diff too large"
-    if any("\ud800" <= character <= "\udfff" for character in file.patch):
+    if _HALF_PAIR.search(file.patch):
         return "not UTF-8"
     lines = (line[1:] for line in file.patch.split("\n") if line[:1] in ("+", "-", " "))
     judged = judge_content(file.path, "\n".join(lines).encode())
@@ -126,20 +135,29 @@ def _read_file(names: str, part: str) -> FilePatch:
     head, found, hunks = f"\n{part}".partition("\n@@ ")
     facts = dict(_facts(head.split("\n")))
     half = len(names) // 2  # "a/NAME b/NAME": an empty file, or a new mode, has no other line with its name
-    same = names[2:half] if names[2:half] == names[half + 3 :] else ""
+    same = names[2:half] if names[2:half] == names[half + 3 :] and not names.startswith('"') else ""
     path = facts.get("rename to") or facts.get("+++ b") or facts.get("--- a") or same
     return FilePatch(path, _status(facts), f"@@ {hunks}" if found else None, facts.get("rename from", ""))
 
 
 def _facts(lines: Sequence[str]) -> Iterable[tuple[str, str]]:
     for line in lines:
-        for name, end in (("rename from", " "), ("rename to", " "), ("+++ b", "/"), ("--- a", "/")):
-            if line.startswith(name + end):
-                yield name, line[len(name) + 1 :].rstrip("\t")
+        for name, start, prefix in _NAME_LINES:
+            if line.startswith(start):
+                path = _unquoted(line.removeprefix(start).rstrip("\t"))
+                if path.startswith(prefix):
+                    yield name, path.removeprefix(prefix)
         if line.startswith(("new file", "deleted file")):
             yield line.split(" ")[0], line
         if binary := re.match(r"Binary files (?:a/(.*) and /dev/null|.* and b/(.*)) differ$", line):
             yield ("+++ b", binary[2]) if binary[2] else ("--- a", binary[1])
+
+
+def _unquoted(path: str) -> str:
+    """A name as it is; git writes one that has quotes or control characters as C does."""
+    if not path.startswith('"'):
+        return path
+    return _QUOTED.sub(lambda found: _ESCAPES.get(found[1]) or chr(int(found[1], 8)), path[1:-1])
 
 
 def _status(facts: dict[str, str]) -> str:

@@ -15,6 +15,7 @@ from indexer.quarantine import Quarantine, read_quarantine
 from indexer.secrets import mask_secrets
 from indexer.settings import IndexerSettings
 from indexer.workspace import Workspace
+from trainer.sources.cleaning import strip_hidden
 from trainer.sources.history import History, NoHistory
 
 
@@ -32,7 +33,7 @@ class SnapshotFile:
 class Snapshot:
     """A repository's source at a commit (`commit` is "" without git; then it is the working tree's).
 
-    `skipped` counts the other files by reason, `masked` the secrets replaced by type.
+    `skipped` counts the other files by reason, `masked` the secrets replaced by type, `stripped` hidden characters.
     """
 
     repository: str
@@ -41,6 +42,7 @@ class Snapshot:
     files: tuple[SnapshotFile, ...]
     skipped: dict[str, int] = field(default_factory=dict)
     masked: dict[str, int] = field(default_factory=dict)
+    stripped: int = 0
 
     @property
     def name(self) -> str:
@@ -83,15 +85,18 @@ def _snapshot(
     files: list[SnapshotFile] = []
     skipped: Counter[str] = Counter()
     masked: Counter[str] = Counter()
+    stripped = 0
     for file in found:
         if isinstance(file, Skipped):
             skipped[file.reason] += 1
             continue
-        clean = mask_secrets(file.text)
+        visible = strip_hidden(file.text)
+        stripped += len(file.text) - len(visible)
+        clean = mask_secrets(visible)
         masked.update(clean.counts)
         files.append(SnapshotFile(file.path, clean.text, round(weights.get(file.path, 0.0), 6)))
     files.sort(key=lambda file: file.path)
-    return Snapshot(workspace.root.name, commit, date, tuple(files), dict(skipped), dict(masked))
+    return Snapshot(workspace.root.name, commit, date, tuple(files), dict(skipped), dict(masked), stripped)
 
 
 def _newest_change(workspace: Workspace, settings: IndexerSettings) -> datetime:

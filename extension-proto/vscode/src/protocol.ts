@@ -14,7 +14,7 @@ export interface AskParams {
   workDoneToken?: string | number | null;
 }
 
-/** A whole answer. `answer` is the model's words; `markdown` is the same, safe to render, markers linked. */
+/** A whole answer. `answer` is the model's words; `markdown` is the same, safe to render, markers linked. `groundedness`: how much of it stands on the code that was found, 0 to 1; None when nobody measured. */
 export interface AskResult {
   answer: string;
   markdown: string;
@@ -25,6 +25,7 @@ export interface AskResult {
   baseModel: string;
   notices: string[];
   timingsMs: Record<string, number>;
+  groundedness: number | null;
 }
 
 /** Where a statement stands: `index` is its marker [index]; `verified`: the lines on disk were still these. */
@@ -68,10 +69,11 @@ export interface InlineState {
   reason: string;
 }
 
-/** The last night that left an adapter: its version, when (ISO 8601), and what its held-out loss did. `verdict` is one sentence; losses are nats a token, None where the night did not measure them. */
+/** The night that ended last. `outcome` "trained": no night has, and this is the adapter trained last by hand. `version` is the adapter it made, "" for none; `ended_at` in ISO 8601; `verdict` is one sentence; losses on held-out files in nats a token, None where they were not measured. */
 export interface Night {
+  outcome: "promoted" | "refused" | "skipped" | "failed" | "trained";
   version: string;
-  createdAt: string;
+  endedAt: string;
   verdict: string;
   inService: boolean;
   lossBefore: number | null;
@@ -144,7 +146,16 @@ export interface StatusResult {
   baseModel: string;
   freshness: Freshness | null;
   night: Night | null;
+  training: Training | null;
   inlineCompletion: InlineState;
+}
+
+/** A night that runs now. `step` of `steps` of its training, 0 of 0 before it; `left_s`: the rest of that. */
+export interface Training {
+  version: string;
+  step: number;
+  steps: number;
+  leftS: number;
 }
 
 /** One earlier message of the conversation. */

@@ -2,11 +2,33 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+from contextlib import contextmanager
+from datetime import UTC, datetime
+
 import httpx
 import pytest
 
 from server.adapter import read_current
-from server.nights import read_curve, read_nights
+from server.nights import read_curve, read_last_night, read_nights, read_running_night
+from trainer.job import Step, event_to_line
+from trainer.night_record import keep_record, new_record
+from trainer.only_one import only_one
+
+
+@contextmanager
+def a_night_runs(workspace):
+    """Another process holds the workspace, as a night does."""
+    hold = "import sys; from pathlib import Path; from trainer.only_one import *\n"
+    hold += "with only_one(Workspace(Path(sys.argv[1]))): print('held', flush=True); sys.stdin.read()"
+    command = [sys.executable, "-c", hold, str(workspace.root)]
+    holder = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    try:
+        assert holder.stdout.readline() == b"held\n"
+        yield
+    finally:
+        holder.communicate(b"")
 
 
 def test_nights_are_read_newest_first_and_a_damaged_one_is_left_out(shop, nights):
@@ -26,6 +48,30 @@ def test_a_curve_ends_where_its_record_was_cut_off_and_is_thinned(shop, keep_nig
     assert curve[0][0] == 1
     assert 300 < len(curve) <= 400
     assert read_curve(shop, "none") == []
+
+
+def test_a_night_that_runs_is_seen_by_its_lock_and_asking_does_not_disturb_it(shop, keep_night):
+    version = keep_night(shop, 20, 0.05)
+    assert read_running_night(shop) is None
+    with a_night_runs(shop):
+        for _ in range(100):
+            assert read_running_night(shop) is not None
+        assert read_running_night(shop).version == version
+        with (shop.state / "runs" / version / "events.jsonl").open("a") as events:
+            events.write("\n" + event_to_line(Step(61, 90, 1.5, 1e-4, 9, 180.0, 9.0, 87.0)))
+        running = read_running_night(shop)
+        assert (running.step, running.steps, running.left_s) == (61, 90, 87.0)
+    assert read_running_night(shop) is None
+    with only_one(shop):  # the lock is whole
+        pass
+
+
+def test_the_last_night_is_how_it_ended_whatever_its_outcome(shop):
+    assert read_last_night(shop) is None
+    keep_record(shop, new_record("failed", "the disk is full", datetime(2026, 11, 25, tzinfo=UTC)))
+    assert (read_last_night(shop).outcome, read_last_night(shop).reason) == ("failed", "the disk is full")
+    (shop.state / "nights" / "last_night.json").write_text("{")
+    assert read_last_night(shop) is None
 
 
 async def test_the_report_opens_by_its_link_only_and_can_do_nothing(site, nights):
@@ -80,10 +126,22 @@ async def test_promoting_and_rolling_back_ask_first_and_move_the_pointer(site, t
     await tab.press("Enter")
     await tab.until(f"document.querySelector('#in-service').textContent === '{third} (the engine is changing over)'")
     assert read_current(shop.adapters).version == third
+    site.serving.adapter = third  # the engine has changed over
+    await tab.until(f"document.querySelector('#in-service').textContent === '{third}'")
     await tab.click(".card.row button")
     await tab.press("Enter")
-    await tab.until(f"document.querySelector('#in-service').textContent === '{second}'")
+    await tab.until(f"document.querySelector('#in-service').textContent === '{second} (the engine is changing over)'")
     assert read_current(shop.adapters).version == second
+
+
+async def test_a_night_that_runs_is_shown_until_it_ends(site, tab, shop, nights):
+    with a_night_runs(shop):
+        await tab.go(site.entrance)
+        await tab.click("#to-nights")
+        await tab.sees("A night is running: step 60 of 60, about 1 min of training left.")
+    keep_record(shop, new_record("failed", "the disk is full", datetime(2026, 11, 25, tzinfo=UTC)))
+    await tab.sees("The last night failed: the disk is full.")
+    assert tab.faults == []
 
 
 async def test_an_adapter_trained_by_hand_is_listed_and_without_any_the_page_says_what_to_do(

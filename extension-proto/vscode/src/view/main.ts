@@ -79,6 +79,7 @@ function footer(exchange: Exchange): string {
   if (f.dirtyFiles) parts.push(`${f.dirtyFiles} changed file${f.dirtyFiles === 1 ? "" : "s"}`);
   parts.push((f.secondsBehind ?? 0) >= 1 ? `${Math.round(f.secondsBehind ?? 0)} s behind` : "up to date");
   parts.push(result.adapter ?? (result.baseModel || "no model"));
+  if (typeof result.groundedness === "number" && result.answer) parts.push(`${Math.round(result.groundedness * 100)}% stands on the code`);
   return `<p class="freshness">${escape(parts.join(" · "))}</p>`;
 }
 

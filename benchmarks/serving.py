@@ -1,0 +1,262 @@
+"""The backend beside bare vLLM: the same engine, the same prompts, the same run.
+
+usage: ./run bench serving speed|swap [--repository DIR] [--rounds N] [--markdown FILE]
+
+speed: one vLLM is started; the backend is put in front of it by [server] engine_url. Each question's own prompt (as
+`explain` tells it) goes to vLLM itself and, as the question, through the backend, in turn; every prompt was read once
+before, so that both find it in vLLM's prefix cache and what is left is what the backend adds. Then 1, 4 and 16 clients.
+
+swap: the backend with an engine of its own, from nothing to the first answer; then adapter and base model change places
+while four clients ask without a pause. No request may fail.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import os
+import shutil
+import signal
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+import psutil
+
+from indexer.workspace import Workspace
+from server.base_model import resolve_base_model
+from server.client import Backend, find_backend
+from server.engine import SERVED_NAME, EngineProcess, Weights, start_engine
+from server.settings import ServerSettings
+
+QUESTIONS = (
+    "Where is the signature checked?", "What does the Signer class do?", "Which exception means an expired signature?",
+    "How is the secret key derived?", "How are payloads compressed?", "What does URLSafeSerializer add?",
+    "Where is the timestamp read?", "Which digest is used by default?",
+)  # fmt: skip
+PASSAGES = 3  # so that all prompts fit into the prefix cache
+MODEL = "smollm2-135m"
+ANSWER_TOKENS = 24
+
+
+@dataclass(frozen=True, slots=True)
+class Timed:
+    """One answer: seconds to its first piece and to its end, and how many tokens it has."""
+
+    first_s: float
+    total_s: float
+    tokens: int
+
+
+Running = tuple[Backend, httpx.AsyncClient, psutil.Process]
+Ask = Callable[[str, int], Awaitable[Timed]]
+
+
+async def timed(http: httpx.AsyncClient, body: dict[str, Any], most: int) -> Timed:
+    """A streamed chat completion of at most `most` tokens, timed at the client."""
+    started, first, tokens = time.perf_counter(), 0.0, 0
+    body |= {"stream": True, "stream_options": {"include_usage": True}, "max_tokens": most, "temperature": 0}
+    async with http.stream("POST", "/v1/chat/completions", json=body) as response:
+        response.raise_for_status()
+        async for line in response.aiter_lines():
+            if not line.startswith("data: {"):
+                continue
+            chunk = json.loads(line[6:])
+            if "error" in chunk:
+                raise RuntimeError(chunk["error"])
+            tokens = (chunk.get("usage") or {}).get("completion_tokens", tokens)
+            said = (chunk.get("choices") or [{}])[0].get("delta", {}).get("content")
+            first = first or (time.perf_counter() - started if said else 0.0)
+    return Timed(first, time.perf_counter() - started, tokens)
+
+
+@asynccontextmanager
+async def bare_engine(folder: Path) -> AsyncIterator[tuple[EngineProcess, str, str]]:
+    """vLLM as the backend starts it: the process, its address and its key."""
+    settings = ServerSettings(model=MODEL, eager=True)
+    base = await asyncio.to_thread(resolve_base_model, MODEL, settings.models_cache, print)
+    process = start_engine(Weights(base.folder, base, None), settings, folder, folder / "logs")
+    try:
+        await process.wait_until_ready(settings.engine_start_timeout_s)
+        host, port = process.engine.address
+        yield process, f"http://{host}:{port}/v1", process.engine._http.headers["Authorization"].split()[1]
+    finally:
+        await process.stop()
+
+
+@asynccontextmanager
+async def backend(
+    place: Workspace, **settings: str
+) -> AsyncIterator[tuple[Backend, httpx.AsyncClient, psutil.Process]]:
+    """`nightschool serve` in a process of its own, ready."""
+    names = {f"NIGHTSCHOOL_SERVER__{name.upper()}": value for name, value in settings.items()}
+    command = [sys.executable, "-m", "nightschool", "serve", "--workspace", str(place.root)]
+    with (place.root / "serve.log").open("wb") as log:
+        process = subprocess.Popen(command, env={**os.environ, **names}, stdout=log, stderr=log)  # noqa: ASYNC220
+    try:
+        while (found := await find_backend(place)) is None or not (await found.get("/readyz"))["ready"]:
+            assert process.poll() is None, (place.root / "serve.log").read_text()
+            await asyncio.sleep(0.2)
+        headers = {"Authorization": f"Bearer {(place.state / 'token').read_text().strip()}"}
+        limits = httpx.Limits(max_connections=64)
+        async with found, httpx.AsyncClient(base_url=found.url, headers=headers, timeout=600, limits=limits) as http:
+            yield found, http, psutil.Process(process.pid)
+    finally:
+        process.send_signal(signal.SIGTERM)
+        process.wait(60)
+
+
+async def speed(place: Workspace, rounds: int) -> list[str]:
+    async with bare_engine(place.make_state_folder()) as (_, url, key):
+        more = {"engine_url": url, "engine_key": key, "engine_model": SERVED_NAME, "requests_per_minute": "0"}
+        bare = httpx.AsyncClient(base_url=url[:-3], headers={"Authorization": f"Bearer {key}"}, timeout=600)
+        async with bare, backend(place, **more) as (ours, http, process):
+            lines = [
+                "| time to the first token, ms | bare vLLM p50 | through the backend p50 | added p50 | added p95 |"
+            ]
+            lines.append("|---|---|---|---|---|")
+            asks: tuple[Ask, Ask] | None = None
+            for retrieval in (False, True):
+                asks = await two_ways(bare, http, ours, retrieval)
+                lines.append(await first_tokens("with" if retrieval else "without", asks, rounds))
+            assert asks is not None
+            lines += ["", "| clients | bare vLLM, tokens/s | through the backend | ratio |", "|---|---|---|---|"]
+            for clients in (1, 4, 16):
+                lines.append(await throughput(asks, clients))
+            memory = process.memory_full_info()
+            lines += [
+                "",
+                f"Memory of the backend without the engine, after all of it: {memory.rss / 1e6:.0f} MB resident",
+            ]
+            lines[-1] += f", {memory.uss / 1e6:.0f} MB its own."
+    return lines
+
+
+async def two_ways(bare: httpx.AsyncClient, http: httpx.AsyncClient, ours: Backend, retrieval: bool) -> tuple[Ask, Ask]:
+    """The same question asked of vLLM, with the backend's own prompt, and of the backend; all prompts read once."""
+    prompts = {}
+    for question in QUESTIONS:
+        asked = {"question": question, "retrieval": retrieval, "k": PASSAGES, "explain": True, "max_tokens": 1}
+        explained = await ours.post("/ask", asked)
+        prompts[question] = [{"role": t["role"], "content": t["content"]} for t in explained["explanation"]["prompt"]]
+
+    async def ask_bare(question: str, most: int) -> Timed:
+        return await timed(bare, {"model": SERVED_NAME, "messages": prompts[question]}, most)
+
+    async def ask_ours(question: str, most: int) -> Timed:
+        messages = [{"role": "user", "content": question}]
+        return await timed(http, {"messages": messages, "nightschool": {"retrieval": retrieval, "k": PASSAGES}}, most)
+
+    return ask_bare, ask_ours
+
+
+async def first_tokens(title: str, asks: Sequence[Ask], rounds: int) -> str:
+    for ask in asks:
+        await ask(QUESTIONS[0], 2)
+    bare, ours = [], []
+    for number in range(rounds):
+        question = QUESTIONS[number % len(QUESTIONS)]
+        # In turn, each first every other time.
+        for times, ask in [(bare, asks[0]), (ours, asks[1])][:: 1 if number % 2 else -1]:
+            times.append((await ask(question, 2)).first_s * 1000)
+    added = sorted(after - before for before, after in zip(bare, ours, strict=True))
+    p95 = added[int(0.95 * (len(added) - 1))]
+    middle = [f"{statistics.median(times):.1f}" for times in (bare, ours, added)]
+    return f"| {title} retrieval ({rounds} pairs) | {' | '.join(middle)} | {p95:.1f} |"
+
+
+async def throughput(asks: Sequence[Ask], clients: int) -> str:
+    """Tokens a second over `clients` at once, both ways, in turn, twice."""
+    rates: list[list[float]] = [[], []]
+    for _ in range(2):
+        for way, ask in enumerate(asks):
+            started = time.perf_counter()
+            questions = [QUESTIONS[n % len(QUESTIONS)] for n in range(max(4, clients))]
+
+            async def client(mine: Sequence[str], ask: Ask = ask) -> int:
+                return sum([(await ask(question, ANSWER_TOKENS)).tokens for question in mine])
+
+            tokens = sum(await asyncio.gather(*(client(questions[n::clients]) for n in range(clients))))
+            rates[way].append(tokens / (time.perf_counter() - started))
+    bare, ours = (statistics.mean(each) for each in rates)
+    return f"| {clients} | {bare:.1f} | {ours:.1f} | {ours / bare:.2f} |"
+
+
+async def swap(place: Workspace, _: int) -> list[str]:
+    more = {"model": MODEL, "eager": "true", "code_first": "never", "requests_per_minute": "0"}
+    await asyncio.to_thread(learn, place)
+    started = time.monotonic()
+    async with backend(place, **more) as (ours, _, process):
+        await ours.post("/ask", {"question": QUESTIONS[0], "max_tokens": 1})
+        first_s = time.monotonic() - started
+        asked, failed, done = 0, [], asyncio.Event()
+
+        async def client(number: int) -> None:
+            nonlocal asked
+            while not done.is_set():
+                try:
+                    answer = await ours.post("/ask", {"question": QUESTIONS[number], "max_tokens": 8})
+                    if not answer["base_model"]:
+                        failed.append("; ".join(answer["notices"]))
+                except Exception as error:  # what is counted here
+                    failed.append(repr(error))
+                asked += 1
+
+        clients = [asyncio.create_task(client(number)) for number in range(4)]
+        took = await swapped(ours, None)
+        done.set()
+        await asyncio.gather(*clients)
+        memory = process.memory_info().rss / 1e6
+    said = f": {failed[0]}" if failed else ""
+    return [
+        f"Start to the first answer (index, vLLM eager, one token): {first_s:.0f} s.",
+        f"Swap from adapter to base model under 4 clients: {took:.0f} s, {asked} requests, {len(failed)} failed{said}.",
+        f"Memory of the backend then: {memory:.0f} MB resident.",
+    ]
+
+
+def learn(place: Workspace) -> None:
+    """An adapter of half a minute, in service."""
+    nightschool = (sys.executable, "-m", "nightschool")
+    where = ("--workspace", str(place.root), "--json")
+    subprocess.run([*nightschool, "collect", *where], check=True, stdout=subprocess.DEVNULL)
+    train = [*nightschool, "train", *where, "--budget", "0.5", "--model", MODEL]
+    subprocess.run(train, check=True, stdout=subprocess.DEVNULL)
+
+
+async def swapped(ours: Backend, wanted: str | None) -> float:
+    """Roll back, and wait until the other one answers; seconds."""
+    started = time.monotonic()
+    await ours.post("/adapters/rollback")
+    while (ready := await ours.get("/readyz"))["adapter"] != wanted or ready["engine"]["name"] != "ready":
+        await asyncio.sleep(0.2)
+    return time.monotonic() - started
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("what", choices=("speed", "swap"))
+    parser.add_argument("--repository", type=Path, required=True, help="a checkout of itsdangerous; it is copied")
+    parser.add_argument("--rounds", type=int, default=48)
+    parser.add_argument("--markdown", type=Path)
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        root = Path(shutil.copytree(arguments.repository, Path(folder) / "repository"))
+        measure = speed if arguments.what == "speed" else swap
+        text = "\n".join(asyncio.run(measure(Workspace(root.resolve()), arguments.rounds))) + "\n"
+    print(text)
+    if arguments.markdown:
+        arguments.markdown.write_text(text)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,110 @@
+"""An engine that somebody else runs: any OpenAI-compatible endpoint by its URL, in place of our own vLLM."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+from server.adapter import UnknownAdapter
+from server.backoff import OPENS_AFTER, READY, EngineState, down, wait_s
+from server.base_model import BaseModel
+from server.engine import EngineError
+from server.generation import Engine, GenerationError, token_counter
+from server.settings import ServerSettings
+
+log = logging.getLogger(__name__)
+
+
+class RemoteServing:
+    """Watches over one endpoint, as `Serving` does over our own engines. It serves its own model, and no adapter."""
+
+    adapter: str | None = None
+
+    def __init__(self, settings: ServerSettings, wait: Callable[[int], float] = wait_s) -> None:
+        self.state = EngineState("starting", f"asking {settings.engine_url} for a first token")
+        self._url = settings.engine_url.rstrip("/")
+        self._named = settings.engine_model
+        self._wait = wait
+        self._failures = 0
+        self._broken = asyncio.Event()
+        self._engine = Engine(
+            self._url,
+            settings.engine_key,
+            settings.engine_model,
+            base_model=settings.engine_model,
+            adapter=None,
+            context_tokens=settings.engine_context,
+            count_tokens=token_counter(None),
+            timeout_s=settings.engine_timeout_s,
+        )
+        self._engine.note = self._note
+
+    @property
+    def base_model(self) -> BaseModel:
+        """As much of it as an endpoint tells: its name. Its weights are not here."""
+        name = self._engine.base_model or self._url
+        about = f"served at {self._url}"
+        return BaseModel(name, "", "", Path("/dev/null"), "", self._engine.context_tokens, "", None, 0, about)
+
+    async def run(self) -> None:
+        """Until cancelled: find the endpoint well, wait until its readers find it broken, find it well again."""
+        try:
+            while True:
+                await self._until_it_answers()
+                await self._broken.wait()
+        finally:
+            await self.stop()
+
+    async def _until_it_answers(self) -> None:
+        tries = 0
+        while True:
+            try:
+                if not self._named:
+                    await self._engine.ask_its_name()
+                await self._engine.probe()
+            except GenerationError as error:
+                tries += 1
+                wait = self._wait(tries - 1)
+                self.state = down(tries, f"the engine at {self._url} does not answer: {error}")
+                log.warning("%s (next try in %.0f s)", self.state.reason, wait)
+                await asyncio.sleep(wait)
+            else:
+                self._failures = 0
+                self._broken.clear()
+                self.state = READY
+                log.info("the engine at %s answers, as %s", self._url, self._engine.base_model)
+                return
+
+    @asynccontextmanager
+    async def borrow(self, version: str | None = None) -> AsyncIterator[Engine]:
+        """The endpoint, for one answer. Raises `EngineError` while it is down, `UnknownAdapter` for any version."""
+        if version not in (None, "none"):
+            raise UnknownAdapter(f"no adapter {version}: the engine at {self._url} serves its own model alone")
+        if self.state.name not in ("ready", "degraded"):
+            raise EngineError(self.state.reason)
+        yield self._engine
+
+    def _note(self, error: GenerationError | None) -> None:
+        """How an answer ended. What our own probes meet while it is down is told elsewhere."""
+        if self.state.name not in ("ready", "degraded"):
+            return
+        self._failures = self._failures + 1 if error else 0
+        if not error:
+            self.state = READY
+        elif self._failures < OPENS_AFTER:
+            self.state = EngineState("degraded", f"the last question failed: {error}")
+        else:
+            self.state = EngineState("backoff", f"{self._failures} questions in a row failed: {error}")
+            log.warning("%s: the engine at %s is left alone for a while", self.state.reason, self._url)
+            self._broken.set()
+
+    def is_up(self, version: str | None) -> bool:
+        """Whether `borrow(version)` would return at once."""
+        return version in (None, "none") and self.state.name in ("ready", "degraded")
+
+    async def stop(self) -> None:
+        """Close what is open; the endpoint itself is not ours to end."""
+        await self._engine.close()
