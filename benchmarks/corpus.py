@@ -37,7 +37,7 @@ def measure(stage: str, repository: Path) -> dict[str, float]:
     from trainer.settings import TrainerSettings
     from trainer.sources.documents import collect_documents
     from trainer.sources.snapshot import take_snapshot
-    from trainer.stages import collect, newest_corpus
+    from trainer.stages import Workshop, collect, newest_corpus
     from trainer.synthesis import Amounts
 
     place = Workspace(repository)
@@ -49,7 +49,7 @@ def measure(stage: str, repository: Path) -> dict[str, float]:
         if stage == "the leak check":
             leaks = check_corpus(newest_corpus(place))
             return {"seconds": time.monotonic() - began, "leaks": len(leaks)}
-        report = collect(place, settings, base, lambda _: None)
+        report = collect(Workshop(place, settings, base, lambda _: None))
         return {"seconds": time.monotonic() - began, "tokens": report.raw_tokens, "talk": report.chat_tokens}
     began = time.monotonic()
     snapshot = take_snapshot(place, IndexerSettings())

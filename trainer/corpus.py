@@ -16,7 +16,7 @@ from tokenizers import Tokenizer
 
 from server.prompt import PROMPT_VERSION
 from trainer.corpus_files import Example, read_examples, write_examples
-from trainer.cutting import Part
+from trainer.cutting import Part, count_line_tokens
 from trainer.duplicates import words_of
 from trainer.facts import read_code
 from trainer.leaks import Checkable, Leak, find_leaks, on_both_sides
@@ -96,7 +96,7 @@ def build_corpus(
     sides = choose_sides(origins, plan.held_out_share, plan.validation_share, plan.seed)
     without_restatements(kept, sides)
     counter = Tokenizer.from_file(str(tokenizer_file))
-    files = [read_code(file, line_weights(file)) for file in kept.files]
+    files = [read_code(file, count_line_tokens(file.text, counter), line_weights(file)) for file in kept.files]
     material = Material(snapshot, files, kept.documents, sides, counter, plan.example_tokens, plan.seed)
     written, unwritten = beside.write([document for document in kept.documents if document.kind in PAGES])
     kept.left_out.update(unwritten)

@@ -40,6 +40,7 @@ class CorpusSettings(SectionSettings):
     general: int = Field(
         100, ge=0, le=500, description="general coding questions, answered by the base model itself; needs a generator"
     )
+    feedback: bool = Field(False, description="answers that users kept; [server] feedback writes them down")
     validation_share: float = Field(
         0.1, ge=0, lt=1, description="share of the sources whose conversations are for validation only"
     )

@@ -18,6 +18,9 @@ _COMMENT = re.compile(r"^\s*(?:///?!?|#+!?|--+|;+|\*+(?!/)|/\*+!?|%+)\s?(.*?)\s*
 _DECORATION = re.compile(r"^\s*(?:@|#\[|\[[A-Z])")
 _SENTENCE = re.compile(r"^(.{15,300}?[.!?。！？])(?:\s|$)|^(.{15,300})$", re.DOTALL)
 _WORD = re.compile(r"[^\W\d]\w{3,}")
+_IDENTIFIER = re.compile(r"[\w$]+")
+# A name, the quotes around it, and what would make it another thing of that name: a type or a value of its own.
+_NAMED = re.compile(r"""(['"`]?)([\w$]+)(['"`]?)(\s*(?::(?!:)|=(?!=)))?""")
 _IMPORT = re.compile(r"\s*(?:import|from|use|using|require|#include|export \{)\b")
 _TEST = re.compile(r"(^|/)(tests?|__tests__|specs?|fixtures?)/|(^|/)test_|[._](test|spec)\.")
 _PLAIN = frozenset("main init test setup run start stop get set name value type data self this None True False".split())
@@ -52,12 +55,13 @@ class Use:
 
 @dataclass(frozen=True, slots=True)
 class CodeFile:
-    """A file with its chunks, the weight of its lines (None: all old), and what it defines."""
+    """A file with its chunks, the tokens that begin in each line, and the weight of its lines (None: all old)."""
 
     path: str
     text: str
     language: str
     chunks: tuple[Chunk, ...]
+    line_tokens: Sequence[int]
     line_weights: Sequence[float] | None
     weight: float
 
@@ -82,11 +86,11 @@ class Facts:
     known: frozenset[str] = field(default_factory=frozenset)
 
 
-def read_code(file: SnapshotFile, line_weights: Sequence[float] | None) -> CodeFile:
+def read_code(file: SnapshotFile, line_tokens: Sequence[int], line_weights: Sequence[float] | None) -> CodeFile:
     """A file cut into chunks."""
     language = language_of(file.path, file.text[:100])
     chunks = tuple(chunk_text(file.path, file.text, language))
-    return CodeFile(file.path, file.text, language, chunks, line_weights, file.changed)
+    return CodeFile(file.path, file.text, language, chunks, line_tokens, line_weights, file.changed)
 
 
 def read_facts(files: Sequence[CodeFile]) -> Facts:
@@ -156,8 +160,10 @@ def _symbols(file: CodeFile, defined: Counter[str]) -> Iterable[Symbol]:
 
 def _line_of(name: str, lines: Sequence[str]) -> int | None:
     """The first line that has `name` as a word and is no comment."""
-    word = re.compile(rf"(?<![\w$]){re.escape(name)}(?![\w$])")
-    return next((n for n, line in enumerate(lines) if word.search(line) and not _COMMENT.match(line)), None)
+    # Not a pattern of its own for each name: compiling thousands takes longer than all the rest.
+    holds = (n for n, line in enumerate(lines) if name in line and not _COMMENT.match(line))
+    is_plain = name.replace("$", "a").isidentifier()
+    return next((n for n in holds if not is_plain or name in _IDENTIFIER.findall(lines[n])), None)
 
 
 def _docstring_below(lines: Sequence[str], place: int) -> str:
@@ -217,8 +223,9 @@ def _uses(files: Sequence[CodeFile], wanted: dict[str, Symbol]) -> dict[str, tup
 
 def _using_line(name: str, chunk: Chunk) -> str:
     """The first line that does something with `name`: no import or comment, not in quotes, not another of that name."""
-    used = re.compile(rf"(?<![\w$'\"`]){re.escape(name)}(?![\w$'\"`])(?!\s*(?::|=(?!=)))")
     for line in split_lines(chunk.text):
-        if name in line and used.search(line) and not _COMMENT.match(line) and not _IMPORT.match(line):
+        if name not in line or _COMMENT.match(line) or _IMPORT.match(line):
+            continue
+        if any(match[2] == name and not (match[1] or match[3] or match[4]) for match in _NAMED.finditer(line)):
             return line.strip()[:200]
     return ""

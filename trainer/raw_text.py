@@ -11,7 +11,6 @@ from hashlib import sha256
 from tokenizers import Tokenizer
 
 from indexer.chunking import chunk_text
-from indexer.lines import split_lines
 from trainer.cutting import Part, count_line_tokens, cut
 from trainer.duplicates import NearDuplicates, jaccard, words_of
 from trainer.facts import CodeFile
@@ -141,7 +140,7 @@ def _without(
 def file_drafts(file: CodeFile, split: Split, counter: Tokenizer, limit: int) -> Iterator[Draft]:
     """A file's raw text in parts of at most `limit` tokens, cut before symbols and headings."""
     head_tokens = _count(file_header(file.path, 99, 99), counter)
-    line_tokens = count_line_tokens(file.text, counter)
+    line_tokens = file.line_tokens
     borders = {chunk.start_line for chunk in file.chunks if chunk.defines or chunk.language == "markdown"}
     licence = licence_of(file.text)
     for part in cut(file.text, line_tokens, limit - head_tokens - SLACK_TOKENS, borders):
@@ -199,11 +198,9 @@ def licence_of(text: str) -> str:
     return match[1].rstrip("\"'`.,)") if match else ""
 
 
-def first_part(text: str, counter: Tokenizer, limit: int, borders: set[int]) -> Part | None:
+def first_part(text: str, line_tokens: Sequence[int], limit: int, borders: set[int]) -> Part | None:
     """The part of a text that an answer has room for; None where not even one line fits."""
-    if not split_lines(text) or limit < 1:
-        return None
-    return next(iter(cut(text, count_line_tokens(text, counter), limit, borders)), None)
+    return next(iter(cut(text, line_tokens, limit, borders)), None) if limit > 0 else None
 
 
 def _count(text: str, counter: Tokenizer) -> int:

@@ -25,6 +25,7 @@ from trainer.process import Runner, run_job
 from trainer.settings import TrainerSettings
 from trainer.sources.document import Document
 from trainer.sources.documents import collect_documents
+from trainer.sources.feedback import gather_feedback
 from trainer.sources.history import History, NoHistory
 from trainer.sources.snapshot import Snapshot, SnapshotFile, take_snapshot
 from trainer.talk import Talk
@@ -104,20 +105,22 @@ def collect(workshop: Workshop, *, commit: str = "HEAD", snapshot: Snapshot | No
     workspace.corpus.mkdir(exist_ok=True)
     folder = workspace.corpus / snapshot.name
     weights = _line_weights(workspace, snapshot)
-    beside = Beside(found.documents, found.left_out, _writer(workshop, wanted))
+    until = snapshot.date if _is_past(workspace, snapshot) else None
+    beside = Beside(found.documents, found.left_out, _writer(workshop, wanted, until))
     ledger = build_corpus(snapshot, base.folder / "tokenizer.json", base.sha256, plan, folder, weights, beside)
     return _corpus_report(folder, ledger, time.monotonic() - began)
 
 
 def _writer(
-    workshop: Workshop, wanted: CorpusSettings
+    workshop: Workshop, wanted: CorpusSettings, until: datetime | None
 ) -> Callable[[Sequence[Document]], tuple[Sequence[Talk], dict[str, int]]]:
-    """Has a model write what only a model can; what it wrote before is read from the cache."""
+    """What users kept, up to `until`; and what only a model can write, from the cache where it did before."""
     generator, tell = workshop.generator, workshop.tell
 
     def write(pages: Sequence[Document]) -> tuple[Sequence[Talk], dict[str, int]]:
+        talks, left_out = gather_feedback(workshop.workspace, until) if wanted.feedback else ([], {})
         if generator is None:
-            return (), {}
+            return talks, left_out
         orders = list(page_orders([Page(p.source_id, p.title, p.text) for p in pages], wanted.page_answers))
         orders += general_orders(wanted.general)
         tell(Stage(f"having {len(orders)} conversations written"))
@@ -127,7 +130,7 @@ def _writer(
         )  # fmt: skip
         for notice in written.notices:
             tell(Note(notice))
-        return written.talks, dict(written.left_out)
+        return [*talks, *written.talks], {**left_out, **written.left_out}
 
     return write
 
@@ -206,6 +209,14 @@ def newest_corpus(workspace: Workspace) -> Path:
     if not found:
         raise TrainingError("there is no corpus yet: run `nightschool collect` first")
     return max(found, key=lambda path: path.stat().st_mtime_ns).parent
+
+
+def _is_past(workspace: Workspace, snapshot: Snapshot) -> bool:
+    """Has the repository gone on since the snapshot?"""
+    try:
+        return bool(snapshot.commit) and History(workspace.root).head().sha != snapshot.commit
+    except NoHistory:
+        return False
 
 
 def _line_weights(workspace: Workspace, snapshot: Snapshot) -> Callable[[SnapshotFile], Sequence[float] | None]:

@@ -19,7 +19,7 @@ from tempfile import TemporaryDirectory
 
 from tokenizers import Tokenizer
 
-from trainer.cutting import Part
+from trainer.cutting import Part, count_line_tokens
 from trainer.facts import CodeFile, Facts, read_facts
 from trainer.grounded import Room, contradict, ground, ground_missing, top_of
 from trainer.pages import change_talk, explain, restate_page, restate_pull
@@ -97,7 +97,7 @@ def file_question(snapshot: Snapshot, path: str, part: Part) -> Talk:
 def _file_question(file: CodeFile, material: Material) -> Iterator[Talk]:
     room = material.example_tokens - 3 * material.count(file.path) - _QUESTION_TOKENS
     borders = {chunk.start_line for chunk in file.chunks if chunk.defines}
-    if part := first_part(file.text, material.counter, room, borders):
+    if part := first_part(file.text, file.line_tokens, room, borders):
         yield replace(
             file_question(material.snapshot, file.path, part), weight=file.weight_of(part.start_line, part.end_line)
         )
@@ -108,7 +108,8 @@ def _document_talks(document: Document, material: Material, amounts: Amounts) ->
     if document.kind in PAGES:
         if amounts.page_questions:
             room = material.example_tokens - 2 * material.count(document.title) - _QUESTION_TOKENS
-            if part := first_part(document.text, material.counter, room, document_borders(document)):
+            tokens = count_line_tokens(document.text, material.counter)
+            if part := first_part(document.text, tokens, room, document_borders(document)):
                 yield explain(document, part.text.strip(), repository)
         yield from restate_page(document, repository, amounts.restatements)
     elif document.kind == "pull-request" and amounts.restatements:

@@ -243,8 +243,8 @@ def test_the_first_sentence_of_a_comment_is_found_in_any_language() -> None:
 
 
 def test_made_up_names_sound_real_and_are_not() -> None:
-    files = [read_code(SnapshotFile(path, text, 0.0), None) for path, text in FILES.items()]
-    files += [read_code(SnapshotFile("a.py", filler(3), 0.0), None)]
+    files = [read_code(SnapshotFile(path, text, 0.0), (), None) for path, text in FILES.items()]
+    files += [read_code(SnapshotFile("a.py", filler(3), 0.0), (), None)]
     facts = read_facts(files)
     names = made_up_names(facts, 10, 1)
     assert names

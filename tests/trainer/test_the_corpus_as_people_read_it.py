@@ -45,7 +45,13 @@ def caller(number: int) -> str:
 
 FILES = {f"shop/part_{number}.py": code(number) for number in range(24)}
 FILES |= {f"shop/calls_{number}.py": caller(number) for number in range(12)}
-PAGE = Document("wiki:A & <b>", "wiki", "A & <b>", "# A & <b>\n\nHow we work here.\n\n## Next\n\nAsk somebody.\n", NOW)
+PAGE = Document(
+    "wiki:A & <b>",
+    "wiki",
+    "A & <b>",
+    "# A & <b>\n\nHow we work here.\n\n## Next" + "\n\nAnd then on." * 60 + "\n\nAsk somebody.\n",
+    NOW,
+)
 
 
 @pytest.fixture
@@ -102,9 +108,13 @@ def test_an_entry_says_where_it_is_from(make: Callable[[Path], Ledger], tmp_path
     assert ledger.prompt_version == PROMPT_VERSION
     licensed = {entry.source for entry in ledger.entries if entry.licence == "Apache-2.0"}
     assert licensed == {"shop/part_3.py"}
-    (page,) = [entry for entry in ledger.entries if entry.kind == "wiki"]
+    page, *_ = [entry for entry in ledger.entries if entry.kind == "wiki"]
     assert (page.source, page.date) == ("wiki:A & <b>", NOW.isoformat())
-    assert (tmp_path / "corpus" / page.id).read_text().startswith("- Page: A & <b> (wiki of shop)\nContent:\n")
+    assert (
+        (tmp_path / "corpus" / page.id)
+        .read_text()
+        .startswith(f"- Page: A & <b> (wiki of shop, part 1 of {page.parts})\nContent:\n")
+    )
     related = next(entry for entry in ledger.entries if entry.kind == "retrieval" and entry.also)
     assert set(related.also) <= set(FILES)
     assert related in entries_of(ledger, related.also[0])
