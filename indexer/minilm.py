@@ -35,7 +35,7 @@ class MiniLM:
         """The embedding of `text`, float32 (384,), of length 1; what is over 256 tokens is cut."""
         # One thread: beside other work OpenBLAS's own spin and wait for each other, 36 ms instead of 17.
         with self._threads.limit(limits=1, user_api="blas"):
-            mean = self._encode(self._tokenizer.encode(text).ids).mean(axis=0)
+            mean: Matrix = self._encode(self._tokenizer.encode(text).ids).mean(axis=0)
         unit: Matrix = mean / np.linalg.norm(mean)
         return unit
 
@@ -86,7 +86,7 @@ def _gelu(states: Matrix) -> Matrix:
     """x / 2 (1 + erf(x / sqrt 2)), erf by Abramowitz and Stegun 7.1.26 (error below 1.5e-7)."""
     scaled = np.abs(states) * np.float32(0.5**0.5)
     step = 1 / (1 + np.float32(0.3275911) * scaled)
-    series = np.float32(1.061405429)
+    series: Matrix = np.full_like(step, 1.061405429)
     for factor in (-1.453152027, 1.421413741, -0.284496736, 0.254829592):
         series = series * step + np.float32(factor)
     error = np.copysign(1 - series * step * np.exp(-scaled * scaled), states)
