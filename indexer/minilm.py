@@ -84,8 +84,8 @@ def _is_linear(name: str) -> bool:
 
 def _gelu(states: Matrix) -> Matrix:
     """x / 2 (1 + erf(x / sqrt 2)), erf by Abramowitz and Stegun 7.1.26 (error below 1.5e-7)."""
-    scaled = np.abs(states) * np.float32(0.5**0.5)
-    step = 1 / (1 + np.float32(0.3275911) * scaled)
+    scaled: Matrix = np.abs(states) * np.float32(0.5**0.5)
+    step: Matrix = np.reciprocal(1 + np.float32(0.3275911) * scaled)
     series: Matrix = np.full_like(step, 1.061405429)
     for factor in (-1.453152027, 1.421413741, -0.284496736, 0.254829592):
         series = series * step + np.float32(factor)
