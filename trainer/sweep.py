@@ -196,7 +196,9 @@ class _Watched:
             self._workshop.tell(event)
         if isinstance(event, HeldOut) and event.when != "before":
             self.loss = event.loss
-            self._trial.report(event.loss, round(event.done * PROBES) if event.when == "during" else PROBES)
+            # A probe comes a little after its share of the run is done, and the last one is that of the end.
+            probe = min(int(event.done * PROBES), PROBES - 1) if event.when == "during" else PROBES
+            self._trial.report(event.loss, probe)
             if event.when == "during" and self._trial.should_prune():
                 raise optuna.TrialPruned
 
