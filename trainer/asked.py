@@ -17,6 +17,8 @@ from trainer.sources.snapshot import Snapshot
 AskedKind = Literal["about", "recall", "unreal", "file", "canary", "secret"]
 UNREAL = "reticulate_splines_for_tenants"
 BATCH = 8
+# Their prompts are short: three rounds ask all sixty.
+_CANARY_BATCH = 20
 _MOST = {"about": 1.0, "recall": 1.0, "unreal": 0.5, "file": 0.25}  # of the questions of a kind that are asked for
 _FIRST_LINES, _FIRST_CHARS = 12, 500
 _SHORT_ANSWER = 160
@@ -61,9 +63,10 @@ def rounds(asked: Sequence[Asked], with_passages: bool) -> list[list[tuple[int, 
         by_kind.setdefault(one.kind, []).append(index)
     batches: list[list[tuple[int, bool]]] = []
     most = max(map(len, by_kind.values()), default=0)
-    for start in range(0, most, BATCH):
+    for number in range(-(-most // BATCH)):
         for kind, indexes in by_kind.items():
-            chosen = indexes[start : start + BATCH]
+            size = _CANARY_BATCH if kind == "canary" else BATCH
+            chosen = indexes[number * size : (number + 1) * size]
             arms = (False, True) if with_passages and kind in ("about", "recall", "unreal") else (False,)
             batches += [[(index, flag) for index in chosen] for flag in arms if chosen]
     return batches

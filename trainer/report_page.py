@@ -26,7 +26,8 @@ def to_html(report: NightReport, losses: Sequence[float], history: Sequence[Nigh
         chart = loss_chart(losses, measured.get("held_out_before"), measured.get("held_out_after"))
         parts.append(_section("Training", chart))
     if report.mix:
-        parts.append(_section("What it was trained on", mix_chart(report.mix)))
+        read = f"<p>Training read {report.manifest.get('tokens', 0):,} tokens of it.</p>"
+        parts.append(_section("The corpus", mix_chart(report.mix) + read))
     parts += [_learnt(report), _gone(report), _answers(report)]
     if len(history) > 1:
         parts.append(_section("All nights", history_chart(history)))

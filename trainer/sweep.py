@@ -11,8 +11,9 @@ import shutil
 import time
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
+from datetime import UTC, datetime
 from hashlib import sha256
 from pathlib import Path
 from typing import Any, Literal
@@ -22,7 +23,7 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 
 from indexer.gpu import has_gpu
 from indexer.workspace import write_atomically
-from server.adapter import Adapter
+from server.adapter import Adapter, UnknownAdapter, find_adapter, new_version
 from trainer.job import HeldOut, Stage, Step, TrainingError, TrainingEvent, TrainingJob
 from trainer.ledger import read_ledger
 from trainer.only_one import only_one
@@ -47,12 +48,16 @@ class Choice:
     alpha_ratio: float
     rows_per_step: int
 
+    @property
+    def alpha(self) -> int:
+        return max(1, round(self.rank * self.alpha_ratio))
+
     def of(self, preset: Preset) -> Preset:
         """`preset` with these values."""
-        alpha = max(1, round(self.rank * self.alpha_ratio))
         return replace(
-            preset, learning_rate=self.learning_rate, rank=self.rank, alpha=alpha, rows_per_step=self.rows_per_step
-        )
+            preset, learning_rate=self.learning_rate, rank=self.rank, alpha=self.alpha,
+            rows_per_step=self.rows_per_step,
+        )  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +99,7 @@ def sweep(workshop: Workshop, trials: int, trial_minutes: float, *, final: bool 
             found = _done(study)
             best = _best(found)
             _write(folder, found, best, study)
-        adapter = _final(workshop, corpus, best.choice) if final else None
+        adapter = _final(workshop, corpus, folder, best.choice) if final else None
     return SweepReport(folder, found, best, adapter)
 
 
@@ -191,7 +196,9 @@ class _Watched:
             self._workshop.tell(event)
         if isinstance(event, HeldOut) and event.when != "before":
             self.loss = event.loss
-            self._trial.report(event.loss, round(event.done * PROBES) if event.when == "during" else PROBES)
+            # A probe comes a little after its share of the run is done, and the last one is that of the end.
+            probe = min(int(event.done * PROBES), PROBES - 1) if event.when == "during" else PROBES
+            self._trial.report(event.loss, probe)
             if event.when == "during" and self._trial.should_prune():
                 raise optuna.TrialPruned
 
@@ -219,12 +226,24 @@ def _job(workshop: Workshop, corpus: Path, run: Path, choice: Choice, minutes: f
     return made.model_copy(update={**changed, "max_steps": steps})
 
 
-def _final(workshop: Workshop, corpus: Path, choice: Choice) -> Adapter:
+def _final(workshop: Workshop, corpus: Path, folder: Path, choice: Choice) -> Adapter:
+    """The adapter of the best values; one that was cut short goes on, one that is there is not trained again."""
+    adapters = workshop.workspace.adapters
+    kept = folder / "final.json"
+    known = json.loads(kept.read_text("utf-8")) if kept.is_file() else {}
+    if known.get("choice") != asdict(choice):
+        version = new_version(adapters, read_ledger(corpus).commit, datetime.now(UTC))
+        known = {"version": version, "choice": asdict(choice)}
+        write_atomically(kept, json.dumps(known))
+    with suppress(UnknownAdapter):
+        return find_adapter(adapters, known["version"])
     workshop.tell(Stage("training with the best on all data but what is held out"))
-    values = {**asdict(choice), "alpha": max(1, round(choice.rank * choice.alpha_ratio))}
+    values = {**asdict(choice), "alpha": choice.alpha}
     del values["alpha_ratio"]
     chosen = replace(workshop, settings=workshop.settings.model_copy(update=values))
-    return run_training(chosen, corpus=corpus, promote_it=False, learn_validation=True).adapter
+    return run_training(
+        chosen, corpus=corpus, promote_it=False, version=known["version"], learn_validation=True
+    ).adapter
 
 
 def _done(study: optuna.Study) -> tuple[Tried, ...]:

@@ -53,9 +53,8 @@ def add_sweep(app: typer.Typer, front: Front) -> None:
 def to_settings(best: Tried) -> str:
     """The chosen values as they stand in `nightschool.toml`."""
     choice = best.choice
-    alpha = max(1, round(choice.rank * choice.alpha_ratio))
     return (
-        f"[trainer]\nlearning_rate = {choice.learning_rate:.3g}\nrank = {choice.rank}\nalpha = {alpha}\n"
+        f"[trainer]\nlearning_rate = {choice.learning_rate:.3g}\nrank = {choice.rank}\nalpha = {choice.alpha}\n"
         f"rows_per_step = {choice.rows_per_step}\n"
     )
 

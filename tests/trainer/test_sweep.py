@@ -58,6 +58,12 @@ def test_a_sweep_finds_better_values_than_a_bad_start_and_trains_with_them(works
     assert "<svg" in picture
     assert "learning_rate" in picture
     assert not list(report.folder.glob("trial-*/adapters"))
+    # Asked again, nothing is tried or trained again.
+    assert sweep(replace(slow, runner=never), trials=6, trial_minutes=5) == report
+
+
+def never(job: Job, on_event: Callable[[TrainingEvent], None], module: str) -> None:
+    raise AssertionError("nothing was left to do")
 
 
 def test_a_sweep_that_was_killed_goes_on_and_tries_the_broken_trial_again(workshop: Workshop) -> None:

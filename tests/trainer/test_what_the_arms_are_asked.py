@@ -69,7 +69,7 @@ def test_time_that_runs_out_leaves_some_of_every_kind() -> None:
     first = [(asked[batch[0][0]].kind, batch[0][1], len(batch)) for batch in batches[:8]]
     assert first == [
         ("about", False, 8), ("about", True, 8), ("recall", False, 8), ("recall", True, 8), ("unreal", False, 2),
-        ("unreal", True, 2), ("file", False, 2), ("canary", False, 8),
+        ("unreal", True, 2), ("file", False, 2), ("canary", False, 20),
     ]  # fmt: skip
     assert sorted({index for batch in batches for index, _ in batch}) == list(range(len(asked)))
 
