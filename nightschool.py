@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from indexer.workspace import Workspace, find_workspace
-from nightschool_corpus import check, corpus_app, generator_for, show_collected
-from nightschool_judge import judge_for
+from nightschool_corpus import check, corpus_app, show_collected
+from nightschool_generators import generator_for, judge_for
 from server.adapter_commands import adapters_app, loss_line
 from server.doctor_command import doctor
 from server.feedback_commands import feedback_app
@@ -448,10 +448,6 @@ def _showing(advance: Advance) -> Callable[[TrainingEvent], None]:
 def _index_line(report: dict[str, Any]) -> str:
     embedded = f"({report['embedded']} embedded now)"
     return f"{report['files']} files, {report['chunks']} chunks {embedded}, {report['seconds']:.1f} s"
-
-
-def _sentence(facts: dict[str, Any]) -> str:
-    return "\n".join(f"{name.replace('_', ' ')}: {value}" for name, value in facts.items())
 
 
 FRONT = Front(_base_model, generator_for, judge_for, _watch, _print_table, _check_engine)

@@ -4,8 +4,6 @@ needed."""
 from __future__ import annotations
 
 import json
-import os
-from contextlib import asynccontextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -15,11 +13,6 @@ import typer
 from indexer.workspace import Workspace, find_workspace, write_atomically
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Mapping, Sequence
-
-    from server.base_model import BaseModel
-    from trainer.corpus_settings import CorpusSettings
-    from trainer.generated import Generate, Generator
     from trainer.ledger_tables import Table
 
 corpus_app = typer.Typer(no_args_is_help=True, help="What was learnt from, and what was not.")
@@ -91,52 +84,3 @@ def check(place: Workspace, as_json: bool) -> None:
         print(f"no leak in {folder.name}")
     if leaks:
         raise typer.Exit(1)
-
-
-def generator_for(place: Workspace, base: BaseModel) -> Generator | None:
-    """Who writes the conversations that only a model can, as [corpus] generator says; None for nobody."""
-    from indexer.gpu import has_gpu
-    from server.client import read_backend
-    from trainer.corpus_settings import CorpusSettings
-    from trainer.generated import Generator
-
-    settings = CorpusSettings.read(place)
-    if settings.generator == "off" or not (settings.page_answers or settings.general):
-        return None
-    if settings.generator == "auto" and not has_gpu() and read_backend(place) is None:
-        return None
-    name = f"{base.name} {base.sha256[:16]}"
-    if settings.generator.startswith("http"):
-        name = f"{settings.generator} {settings.generator_model}"
-    return Generator(name, lambda: _open(place, base, settings), settings.generator_at_once)
-
-
-@asynccontextmanager
-async def _open(place: Workspace, base: BaseModel, settings: CorpusSettings) -> AsyncIterator[Generate]:
-    """The model, with its errors as the trainer knows them."""
-    from server.client import BackendUnavailable
-    from server.engine import EngineError
-    from server.generation import GenerationError
-    from server.settings import ServerSettings
-    from server.writer import endpoint_writer, own_writer
-    from trainer.generated import GeneratorError
-
-    try:
-        if settings.generator.startswith("http"):
-            key = os.environ.get(settings.generator_key_variable, "") if settings.generator_key_variable else ""
-            opened = endpoint_writer(settings.generator, settings.generator_model, key)
-        else:
-            opened = own_writer(place, ServerSettings.read(place), base)
-        async with opened as write:
-
-            async def generate(
-                messages: Sequence[Mapping[str, str]], max_tokens: int, schema: Mapping[str, Any] | None
-            ) -> str:
-                try:
-                    return await write(messages, max_tokens, schema)
-                except GenerationError as error:
-                    raise GeneratorError(str(error)) from error
-
-            yield generate
-    except (EngineError, GenerationError, BackendUnavailable) as error:
-        raise GeneratorError(str(error)) from error

@@ -101,10 +101,6 @@ class RemoteServing:
             log.warning("%s: the engine at %s is left alone for a while", self.state.reason, self._url)
             self._broken.set()
 
-    def is_up(self, version: str | None) -> bool:
-        """Whether `borrow(version)` would return at once."""
-        return version in (None, "none") and self.state.name in ("ready", "degraded")
-
     async def stop(self) -> None:
         """Close what is open; the endpoint itself is not ours to end."""
         await self._engine.close()

@@ -114,11 +114,6 @@ class Serving:
         elif process is self._current and not error and self.state.name == "degraded":
             self.state = READY
 
-    def is_up(self, version: str | None) -> bool:
-        """Whether `borrow(version)` would return at once."""
-        running = [process.weights.adapter or "none" for process in (self._current, self._spare) if process]
-        return version in running if version else self._current is not None
-
     async def _step(self) -> None:
         if self._current and self._current.has_ended:
             ended, self._current = self._current, None

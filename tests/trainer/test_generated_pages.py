@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from indexer.workspace import Workspace
-from nightschool_corpus import generator_for
+from nightschool_generators import generator_for
 from server.base_model import BaseModel
 from trainer.generated import (
     Generate,

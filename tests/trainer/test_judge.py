@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from indexer.workspace import Workspace
-from nightschool_judge import judge_for
+from nightschool_generators import judge_for
 from trainer.generated import Generator, GeneratorError
 from trainer.judge import Contest, Judged, compare_answers, count, read_judgement
 
