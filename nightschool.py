@@ -22,6 +22,7 @@ from server.doctor_command import doctor
 from server.feedback_commands import feedback_app
 from server.forget_command import forget
 from server.mcp_command import mcp
+from server.options import JsonOption, WorkspaceOption
 from server.ui_command import open_page
 from trainer.front import Front
 from trainer.night_command import add_night
@@ -64,14 +65,6 @@ app.command()(mcp)
 app.command("ui")(open_page)
 app.add_typer(corpus_app, name="corpus")
 app.command()(forget)
-
-WorkspaceOption = Annotated[
-    Path | None,
-    typer.Option(
-        "--workspace", "-w", help="The repository. Default: the nearest folder with nightschool.toml or .git."
-    ),
-]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 
 
 @app.callback()

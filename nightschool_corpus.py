@@ -5,12 +5,12 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from indexer.workspace import Workspace, find_workspace, write_atomically
+from server.options import WorkspaceOption
 
 if TYPE_CHECKING:
     from trainer.ledger_tables import Table
@@ -22,7 +22,7 @@ PAGE = "ledger.html"
 
 @corpus_app.command("show")
 def corpus_show(
-    workspace: Annotated[Path | None, typer.Option("--workspace", "-w", help="The repository.")] = None,
+    workspace: WorkspaceOption = None,
     source: Annotated[
         str | None, typer.Option(help="Only the examples of this path or document (`wiki:NAME`, `pr:7`).")
     ] = None,

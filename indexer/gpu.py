@@ -33,9 +33,16 @@ def _torch_version() -> str:
 
 def free_gpu_bytes() -> int:
     """Free memory of the GPU that has the most of it; 0 where nvidia-smi does not say."""
-    command = ["nvidia-smi", "--query-gpu=memory.free", "--format=csv,noheader,nounits"]
     try:
-        answer = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True).stdout
-        return max((int(line) << 20 for line in answer.split()), default=0)
+        return max((int(line) << 20 for line in ask_nvidia_smi("memory.free")), default=0)
     except (OSError, subprocess.SubprocessError, ValueError):
         return 0
+
+
+def ask_nvidia_smi(columns: str) -> list[str]:
+    """One line for each GPU: `columns` (of `nvidia-smi --help-query-gpu`, by commas), memory as a number of MiB.
+
+    Raises `OSError` and `SubprocessError` where it is missing, fails or takes ten seconds.
+    """
+    command = ["nvidia-smi", f"--query-gpu={columns}", "--format=csv,noheader,nounits"]
+    return subprocess.run(command, capture_output=True, text=True, timeout=10, check=True).stdout.splitlines()

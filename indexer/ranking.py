@@ -13,7 +13,7 @@ from functools import cached_property
 
 from indexer.chunking import Chunk
 from indexer.places import file_stem, is_aside, is_prose, is_reexport, is_test
-from indexer.tokens import STOPWORDS, query_tokens, tokens
+from indexer.tokens import QUALIFIED_NAME, STOPWORDS, query_tokens, tokens
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +42,6 @@ class Weights:
 
 
 DEFAULT_WEIGHTS = Weights()
-_IDENTIFIER = re.compile(r"[A-Za-z_$][\w$]*(?:(?:\.|::|#|->)[A-Za-z_$][\w$]*)*")
 
 
 @dataclass(frozen=True)
@@ -59,12 +58,12 @@ class Query:
     def is_symbol(self) -> bool:
         """One identifier, dotted or not, and nothing else."""
         words = self.text.strip().split()
-        return len(words) == 1 and bool(_IDENTIFIER.fullmatch(words[0].strip("`'\"()?")))
+        return len(words) == 1 and bool(QUALIFIED_NAME.fullmatch(words[0].strip("`'\"()?")))
 
     @cached_property
     def identifiers(self) -> list[str]:
         """Last components of the words that look like names in code: `camelCase`, `snake_case`, `a.b`, `f()`."""
-        found = _IDENTIFIER.findall(self.text)
+        found = QUALIFIED_NAME.findall(self.text)
         if not self.is_symbol:
             found = [name for name in found if re.search(r"[a-z\d][A-Z]|[A-Z]{2,}[a-z]|_|\.|::|#|->", name)]
         return [re.split(r"\.|::|#|->", name)[-1] for name in found if name.lower() not in STOPWORDS]

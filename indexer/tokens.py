@@ -7,6 +7,8 @@ from functools import lru_cache
 from itertools import pairwise
 
 _WORD = re.compile(r"[^\W\d_][\w$]*|\d+", re.UNICODE)
+# An identifier with what it belongs to: `a`, `a.b`, `A::b`, `A#b`, `a->b`.
+QUALIFIED_NAME = re.compile(r"[A-Za-z_$][\w$]*(?:(?:\.|::|#|->)[A-Za-z_$][\w$]*)*")
 _PART = re.compile(r"[A-Z]+(?=[A-Z][a-z])|[A-Z]?[^\W\d_A-Z]+|[A-Z]+|\d+")
 _MAX_TOKEN_CHARS = 80
 STOPWORDS = frozenset(

@@ -6,7 +6,7 @@ import logging
 import threading
 import time
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -42,7 +42,6 @@ _MANY_PATHS = 200  # from here on one look at everything is cheaper
 RESCAN_S = 300.0  # a lost event is repaired after this long, at the latest
 _POLL_S = 2.0  # where the system gives us no watches
 _NOISE = frozenset({"opened", "closed_no_write"})
-OnChange = Callable[[Sequence[str] | None], None]
 
 
 class Changes(FileSystemEventHandler):

@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from indexer.workspace import find_workspace
+from server.options import JsonOption, WorkspaceOption
 
 if TYPE_CHECKING:
     from server.adapter import Adapter
 
 adapters_app = typer.Typer(no_args_is_help=True, help="The kept adapters and the one in service.")
-
-WorkspaceOption = Annotated[Path | None, typer.Option("--workspace", "-w", help="The repository.")]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 
 
 @adapters_app.command("list")

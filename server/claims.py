@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from indexer.languages import LANGUAGE_BY_SUFFIX
+from indexer.tokens import QUALIFIED_NAME
 
 _FENCE = re.compile(r"^\s{0,3}(```+|~~~+)[^\n]*\n(.*?)(?:^\s{0,3}\1[ \t]*$|\Z)", re.DOTALL | re.MULTILINE)
 _SENTENCE_END = re.compile(r"(?<=[.!?])(?=\s)|\n+")
@@ -15,7 +16,6 @@ _MARKER = re.compile(r"\[(\d{1,3})\](?!\()")
 _IN_TICKS = re.compile(r"`([^`\n]{1,200})`")
 _PATH = re.compile(r"(?<![\w/.])(?:[\w@.+-]+/)*[\w@+-]+\.[A-Za-z]\w{0,9}\b(?!\()|(?<![\w/.])(?:[\w@.+-]+/)+[\w@.+-]+")
 _OPTION = re.compile(r"(?<![\w-])--[a-z][\w-]+")
-_NAME = re.compile(r"[A-Za-z_$][\w$]*(?:(?:\.|::|#|->)[A-Za-z_$][\w$]*)*")
 _LITERAL = re.compile(
     r"(?<![\w.\-])(?:\d(?:[\d_.]{0,30}\d)?(?![\w.]*\w)|(?:True|False|None)\b)"
     r"|`(?:true|false|null|b?'[^'`\n]*'|b?\"[^\"`\n]*\")`|(?<!\w)\"[^\"\s]{1,40}\"(?!\w)"
@@ -90,7 +90,7 @@ def _names(text: str, quoted: bool) -> list[str]:
     options = _OPTION.findall(text)
     for whole in (*paths, *options):
         text = text.replace(whole, " ")
-    names = [match[0] for match in _NAME.finditer(_strings_cut(text)) if quoted or _looks_like_code(match)]
+    names = [match[0] for match in QUALIFIED_NAME.finditer(_strings_cut(text)) if quoted or _looks_like_code(match)]
     return [*paths, *options, *(name for name in names if len(name) > 1 and name.lower() not in _LITERALS)]
 
 

@@ -14,6 +14,7 @@ from pathlib import Path
 import psutil
 
 from indexer.embedding import EmbedderUnavailable, SentenceTransformerEmbedder
+from indexer.gpu import ask_nvidia_smi, has_gpu
 from indexer.settings import IndexerSettings
 from indexer.workspace import Workspace
 from server.base_model import BaseModel
@@ -72,12 +73,10 @@ def _memory(settings: ServerSettings, base: BaseModel) -> Finding:
 
 
 def _gpu() -> Finding:
-    if not Path("/proc/driver/nvidia/version").exists():
+    if not has_gpu():
         return Finding("GPU", True, f"none: everything runs on the processor, in {dtype()}")
     try:
-        command = ["nvidia-smi", "--query-gpu=name,memory.total", "--format=csv,noheader"]
-        names = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True).stdout.split("\n")
-        return Finding("GPU", True, "; ".join(filter(None, names)))
+        return Finding("GPU", True, "; ".join(f"{line} MiB" for line in ask_nvidia_smi("name,memory.total")))
     except (OSError, subprocess.SubprocessError) as error:
         return Finding("GPU", False, f"a driver is loaded, but nvidia-smi fails: {error}", "mend the driver")
 
@@ -93,7 +92,7 @@ def _engine_package() -> Finding:
 
 def versions(locks: Path) -> Finding:
     """Do the installed packages have the versions of the lock that was installed from?"""
-    name = "gpu" if Path("/proc/driver/nvidia/version").exists() else "cpu"
+    name = "gpu" if has_gpu() else "cpu"
     try:
         lines = (locks / f"{name}.lock").read_text("utf-8").splitlines()
     except OSError:

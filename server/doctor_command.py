@@ -6,12 +6,12 @@ import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import asdict
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
 import typer
 
 from indexer.workspace import Workspace, find_workspace
+from server.options import JsonOption, WorkspaceOption
 
 if TYPE_CHECKING:
     from server.base_model import BaseModel
@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 
 
 def doctor(
-    workspace: Annotated[Path | None, typer.Option("--workspace", "-w", help="The repository.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    workspace: WorkspaceOption = None,
+    as_json: JsonOption = False,
 ) -> None:
     """Look at everything that can be wrong here, and say of each line that it is ok or what to do. Exit 1: not all is.
 

@@ -10,20 +10,19 @@ from typing import Annotated
 import typer
 
 from indexer.workspace import find_workspace, write_atomically
+from server.options import JsonOption, WorkspaceOption
 
 feedback_app = typer.Typer(
     no_args_is_help=True,
     help="Questions and answers written down here, where `[server] feedback` is on. They never leave the machine.",
 )
 
-WorkspaceOption = Annotated[Path | None, typer.Option("--workspace", "-w", help="The repository.")]
-
 
 @feedback_app.command("show")
 def feedback_show(
     workspace: WorkspaceOption = None,
     most: Annotated[int, typer.Option("-n", min=1, help="How many of the newest.")] = 20,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    as_json: JsonOption = False,
 ) -> None:
     """How many questions were written down, and the newest of them.
 

@@ -13,6 +13,7 @@ import typer
 from indexer.git import run_git
 from indexer.quarantine import read_quarantine, write_quarantine
 from indexer.workspace import Workspace, find_workspace
+from server.options import JsonOption, WorkspaceOption
 
 _PULL = re.compile(r"(?:pr[ :]?#?|#|!|https?://\S+/(?:pull|pulls|merge_requests)/)(\d+)(?:/\S*)?$", re.IGNORECASE)
 _SOURCE = re.compile(r"(?:wiki|doc|review|commit):\S.*$")
@@ -29,8 +30,8 @@ def forget(
     ] = None,
     why: Annotated[str, typer.Option(help="The reason, kept with it.")] = "",
     undo: Annotated[bool, typer.Option("--undo", help="Let it in again.")] = False,
-    workspace: Annotated[Path | None, typer.Option("--workspace", "-w", help="The repository.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    workspace: WorkspaceOption = None,
+    as_json: JsonOption = False,
 ) -> None:
     """Take something out of the index at once, and out of every corpus to come. Without WHAT: say what is held.
 

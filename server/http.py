@@ -88,6 +88,7 @@ def make_app(backend: Backend, token: str) -> FastAPI:
     app.add_middleware(RequestLog, note=metrics.note_request)
     _add_errors(app)
     _add_state_routes(app, backend, metrics)
+    _add_index_routes(app, backend, metrics)
     app.state.queue = Queue(backend.settings.queue)
     answers = Answers(backend, app.state.queue, metrics, Feedback(backend.workspace))
     _add_answer_routes(app, backend, answers)
@@ -120,6 +121,18 @@ def _add_state_routes(app: FastAPI, backend: Backend, metrics: Metrics) -> None:
         body["fim"] = backend.serving.base_model.fim is not None
         return JSONResponse(body, 503 if missing else 200)
 
+    @app.get("/metrics", summary="For Prometheus")
+    async def tell_metrics() -> Response:
+        metrics.note_limit(backend.settings.queue)
+        serving = backend.serving
+        metrics.note_engine(serving.state.name, serving.adapter, serving.base_model.name)
+        with suppress(IndexUnavailable):  # what it said last stands; /readyz says why
+            metrics.note_index(await backend.doors.freshness())
+        await asyncio.to_thread(metrics.note_nights, backend.workspace.state / "nights")
+        return Response(metrics.render(), media_type=CONTENT_TYPE)
+
+
+def _add_index_routes(app: FastAPI, backend: Backend, metrics: Metrics) -> None:
     @app.get("/freshness", summary="How current the index is")
     async def freshness() -> IndexState:
         return await backend.doors.freshness()
@@ -144,16 +157,6 @@ def _add_state_routes(app: FastAPI, backend: Backend, metrics: Metrics) -> None:
         if text is None:
             raise HTTPException(404, f"{path} is not in the index; /index/explain?path= says why")
         return code_json(path, text, start_line, end_line)
-
-    @app.get("/metrics", summary="For Prometheus")
-    async def tell_metrics() -> Response:
-        metrics.note_limit(backend.settings.queue)
-        serving = backend.serving
-        metrics.note_engine(serving.state.name, serving.adapter, serving.base_model.name)
-        with suppress(IndexUnavailable):  # what it said last stands; /readyz says why
-            metrics.note_index(await backend.doors.freshness())
-        await asyncio.to_thread(metrics.note_nights, backend.workspace.state / "nights")
-        return Response(metrics.render(), media_type=CONTENT_TYPE)
 
     @app.post("/index", summary="Bring the index up to the working tree now")
     async def index() -> UpdateReport:

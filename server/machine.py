@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 import httpx
 import psutil
 
+from indexer.gpu import ask_nvidia_smi
+
 HUB_TIMEOUT_S = 3.0
 GIB = 1 << 30
 
@@ -36,10 +38,8 @@ def look_at_machine(repositories: Sequence[str]) -> Machine:
 
 def _gpu_gib() -> float:
     try:
-        command = ["nvidia-smi", "--query-gpu=memory.total", "--format=csv,noheader,nounits"]
-        answer = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True).stdout
         # The driver reports a little less than the card's name says (24 GB: 23.99 GiB or 24,564 MiB): round up.
-        return max((-(-float(line) // 1024) for line in answer.split()), default=0.0)
+        return max((-(-float(line) // 1024) for line in ask_nvidia_smi("memory.total")), default=0.0)
     except (OSError, subprocess.SubprocessError, ValueError):
         return 0.0
 

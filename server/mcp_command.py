@@ -2,15 +2,10 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Annotated
-
-import typer
+from server.options import WorkspaceOption
 
 
-def mcp(
-    workspace: Annotated[Path | None, typer.Option("--workspace", "-w", help="The repository.")] = None,
-) -> None:
+def mcp(workspace: WorkspaceOption = None) -> None:
     """Serve agents over MCP on standard input and output: `search_code`, `read_passage`, `ask`. They only read.
 
     An agent starts it: `{"mcpServers": {"nightschool": {"command": "nightschool", "args": ["mcp", "-w", "REPO"]}}}`.

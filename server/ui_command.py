@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from indexer.workspace import Workspace, find_workspace, write_atomically
-from server.adapter_commands import JsonOption, WorkspaceOption
+from server.options import JsonOption, WorkspaceOption
 
 DOOR_FILE = "open-page.html"
 
