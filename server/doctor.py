@@ -13,7 +13,7 @@ from pathlib import Path
 
 import psutil
 
-from indexer.embedding import EmbedderUnavailable, SentenceTransformerEmbedder
+from indexer.embedding import EmbedderUnavailable, find_embedder
 from indexer.gpu import ask_nvidia_smi, has_gpu
 from indexer.settings import IndexerSettings
 from indexer.workspace import Workspace
@@ -142,9 +142,9 @@ def token_mode(workspace: Workspace) -> Finding:
 def embedder(settings: IndexerSettings) -> Finding:
     """Does the embedding model load and embed?"""
     try:
-        shape = SentenceTransformerEmbedder(settings.embedder).embed(["é 🙂"]).shape
+        shape = find_embedder(settings.embedder).embed(["é 🙂"]).shape
     except EmbedderUnavailable as error:
-        return Finding("embedder", False, str(error), "set [indexer] embedder to all-MiniLM-L6-v2")
+        return Finding("embedder", False, str(error), "set [indexer] embedder to word-vectors-1")
     return Finding("embedder", True, f"{settings.embedder}, {shape[1]} dimensions")
 
 

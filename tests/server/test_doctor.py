@@ -26,7 +26,7 @@ async def test_a_fresh_folder_is_looked_at_whole_and_left_as_it_was(cli, tmp_pat
         "index", "freshness", "adapter",
     ]  # fmt: skip
     assert found["index"]["found"] == "2 files, 2 chunks; left out: 1 binary"
-    assert found["embedder"]["found"] == "all-MiniLM-L6-v2, 384 dimensions"
+    assert found["embedder"]["found"] == "word-vectors-1, 256 dimensions"
     assert found["freshness"]["ok"], found["freshness"]
     assert run.returncode == (0 if report["ok"] else 1)
     assert sorted(p.name for p in tmp_path.iterdir()) == [

@@ -1,0 +1,1 @@
+"""How `indexer/word_vectors.safetensors` was made: see README.md."""
