@@ -1,13 +1,15 @@
 """Tokens per second of training: a bare loop over the model, our run on TRL, on Unsloth, and on padded rows.
 
-    python -m benchmarks.training_speed [--steps 12] [--row-tokens 512]
+    python -m benchmarks.training_speed [--steps 12] [--row-tokens 512] [--rank 64]
 
-Trains SmolLM2 on this repository's own files; each variant in a process of its own, over the same pieces of text.
+Trains SmolLM2 on this repository's own files; each variant in a process of its own, over the same pieces of text, twice
+in turn, because the machine is shared.
 """
 
 from __future__ import annotations
 
 import argparse
+import resource
 import subprocess
 import sys
 import time
@@ -27,37 +29,42 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--steps", type=int, default=12)
     parser.add_argument("--row-tokens", type=int, default=512)
+    parser.add_argument("--rank", type=int, default=64)
     parser.add_argument("--cache", default="~/.cache/nightschool/models")
     parser.add_argument("--variant", choices=VARIANTS)
     options = parser.parse_args()
     if options.variant:
-        measure(options.variant, options.steps, options.row_tokens, Path(options.cache))
+        preset = find_preset("cpu", row_tokens=options.row_tokens, rows_per_step=ROWS_PER_STEP, rank=options.rank)
+        measure(options.variant, options.steps, preset, Path(options.cache))
         return
-    print("| variant | tokens/s | of the positions computed, padding |\n| --- | --- | --- |", flush=True)
-    for variant in VARIANTS:
+    columns = ("variant", "rank", "tokens/s", "of the positions computed, padding", "peak GB")
+    print(f"| {' | '.join(columns)} |\n|{' --- |' * len(columns)}", flush=True)
+    for variant in VARIANTS * 2:
         command = [sys.executable, "-m", "benchmarks.training_speed", *sys.argv[1:], "--variant", variant]
         subprocess.run(command, check=True, stderr=subprocess.DEVNULL)
 
 
-def measure(variant: str, steps: int, row_tokens: int, cache: Path) -> None:
-    """Print one line of the table: tokens of text a second, and the share of the batch that was padding."""
+def measure(variant: str, steps: int, preset: Preset, cache: Path) -> None:
+    """Print one line of the table."""
     from server.base_model import resolve_base_model
     from trainer.lora import load_with_lora
 
     base = resolve_base_model("smollm2-135m", cache, lambda _: None)
-    preset = find_preset("cpu", row_tokens=row_tokens, rows_per_step=ROWS_PER_STEP)
     stdout = sys.stdout
     sys.stdout = sys.stderr  # Unsloth greets on stdout
     model, tokenizer = load_with_lora(base, preset, "unsloth" if variant.startswith("unsloth") else "trl", seed=1)
-    examples = _examples(base, tokenizer, row_tokens)
+    examples = _examples(base, tokenizer, preset.row_tokens)
     layout = keep_apart if variant == "unsloth-padded" else pack
-    rows = layout(examples, row_tokens)[: steps * ROWS_PER_STEP]
+    rows = layout(examples, preset.row_tokens)[: steps * ROWS_PER_STEP]
     run = _bare_loop if variant == "bare" else _our_run
     seconds = run(model, tokenizer, rows, preset)
     sys.stdout = stdout
     tokens = sum(map(len, rows))
     computed = sum(max(map(len, batch)) * len(batch) for batch in _batches(rows))
-    print(f"| {variant} | {tokens / seconds:.1f} | {1 - tokens / computed:.0%} |", flush=True)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
+    print(
+        f"| {variant} | {preset.rank} | {tokens / seconds:.1f} | {1 - tokens / computed:.0%} | {peak:.1f} |", flush=True
+    )
 
 
 def _examples(base: Any, tokenizer: Any, row_tokens: int) -> list[Encoded]:
