@@ -13,8 +13,9 @@ from numpy.typing import NDArray
 
 from indexer.chunking import CHUNKER_VERSION, Chunk
 
-# hnswlib's defaults but for the space; sync_threshold: the whole graph is rewritten every so many operations.
-_HNSW = {"space": "cosine", "ef_construction": 100, "ef_search": 100, "max_neighbors": 16, "sync_threshold": 1000}
+# sync_threshold: the whole graph is rewritten every so many operations. With hnswlib's defaults (100, 100) 0.969 of the
+# 10 nearest among 10,000 word vectors were found, 0.955 after ten churns; so 0.999, for 0.2 ms a query.
+_HNSW = {"space": "cosine", "ef_construction": 200, "ef_search": 300, "max_neighbors": 16, "sync_threshold": 1000}
 _MAX_BATCH = 500  # Chroma takes 5,461; smaller ones let searches in between
 
 

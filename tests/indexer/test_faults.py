@@ -51,7 +51,7 @@ def test_killed_at_any_point_the_next_start_repairs_alone(tmp_path, monkeypatch)
 
 
 def test_what_was_embedded_before_a_kill_is_not_embedded_again(write, opened, embedder, workspace):
-    fill(write, 40)
+    fill(write, 150)
     embed, calls = embedder.embed, []
 
     def dies_on_the_third(texts):
