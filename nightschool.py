@@ -18,6 +18,7 @@ from indexer.workspace import Workspace, find_workspace
 from nightschool_corpus import check, corpus_app, show_collected
 from nightschool_generators import generator_for, judge_for
 from server.adapter_commands import adapters_app, loss_line
+from server.backup_commands import backup, restore
 from server.doctor_command import doctor
 from server.feedback_commands import feedback_app
 from server.forget_command import forget
@@ -65,6 +66,8 @@ app.command()(mcp)
 app.command("ui")(open_page)
 app.add_typer(corpus_app, name="corpus")
 app.command()(forget)
+app.command()(backup)
+app.command()(restore)
 
 
 @app.callback()
@@ -200,6 +203,7 @@ def serve(
 
     Examples: `nightschool serve`, `nightschool serve --port 8765`, `nightschool serve --nightly 02:30`
     """
+    from server.restore import finish_restore
     from server.run import run_backend
     from trainer.schedule import nights_of
 
@@ -207,6 +211,7 @@ def serve(
     if port is not None:
         os.environ["NIGHTSCHOOL_SERVER__PORT"] = str(port)
     place = find_workspace(workspace)
+    finish_restore(place)
     trainer_settings = _trainer_settings(place)
     nights = nights_of(place, nightly or trainer_settings.nightly, trainer_settings.nightly_grace_hours)
     run_backend(place, nights)
