@@ -27,6 +27,7 @@ from server.options import JsonOption, WorkspaceOption
 from server.ui_command import open_page
 from trainer.front import Front
 from trainer.night_command import add_night
+from trainer.serve_command import print_backend_unit
 from trainer.sweep_command import add_sweep
 
 if TYPE_CHECKING:
@@ -198,11 +199,16 @@ def serve(
     port: Annotated[int | None, typer.Option(min=0, max=65535, help="Default: [server] port, or a free one.")] = None,
     model: Annotated[str | None, typer.Option(help="Base model; default: [server] model.")] = None,
     nightly: Annotated[str | None, typer.Option(help="HH:MM in UTC: a night begins then, by itself.")] = None,
+    systemd: Annotated[bool, typer.Option("--systemd", help="Print a system service that runs this.")] = False,
 ) -> None:
     """Run the backend: index, watcher, engine and HTTP on loopback, until Ctrl-C.
 
-    Examples: `nightschool serve`, `nightschool serve --port 8765`, `nightschool serve --nightly 02:30`
+    Examples: `nightschool serve`, `nightschool serve --port 8765`, `nightschool serve --nightly 02:30`, `nightschool
+    serve --systemd --port 8765`
     """
+    if systemd:
+        print_backend_unit(find_workspace(workspace), {"port": port, "model": model, "nightly": nightly})
+        return
     from server.restore import finish_restore
     from server.run import run_backend
     from trainer.schedule import nights_of
