@@ -104,7 +104,7 @@ def index(
 
     Examples: `nightschool index`, `nightschool index --explain src/app.py`
     """
-    from server.console import out, print_table
+    from server.console import fail, out, print_table
     from server.local import explain_file, update_index
 
     place = find_workspace(workspace)
@@ -113,13 +113,16 @@ def index(
         print(json.dumps({"path": explain, "why": why})) if as_json else out.print(why)
         return
     report = asyncio.run(update_index(place))
+    if fault := report.get("store_fault"):
+        fail(f"searches find by words only: {fault}")
     if as_json:
         print(json.dumps(report))
-        return
+        raise typer.Exit(int(bool(fault)))
     print(_index_line(report))
     skipped = sorted(report["skipped"].items(), key=lambda item: -item[1])
     if skipped:
         print_table("not indexed", ["reason", "files"], [[reason, str(count)] for reason, count in skipped])
+    raise typer.Exit(int(bool(fault)))
 
 
 @app.command()
@@ -136,7 +139,7 @@ def search(
 
     Examples: `nightschool search "where are retries configured"`, `nightschool search --jsonl < queries.txt`
     """
-    from server.console import print_passages
+    from server.console import print_passages, say
     from server.local import open_search
 
     if (query is None) == (not jsonl):
@@ -146,6 +149,8 @@ def search(
         async with open_search(find_workspace(workspace)) as find:
             for line in _lines(query):
                 found = await find(line, k)
+                if "notice" in found:
+                    say(found["notice"])
                 print(json.dumps(found), flush=True) if jsonl or as_json else print_passages(found["passages"])
 
     asyncio.run(run())
