@@ -127,6 +127,11 @@ class ChromaServer:
             return False
 
 
+@pytest.fixture(scope="session")
+def chroma_server() -> type[ChromaServer]:
+    return ChromaServer
+
+
 @pytest.fixture
 def chroma(tmp_path: Path) -> Iterator[ChromaServer]:
     """A Chroma server that runs."""
