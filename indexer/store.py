@@ -187,7 +187,7 @@ def _server_client(address: str, quiet: Any) -> Any:
             _end_systems(systems.keys() - before)
             raise
         _systems_of_clients[client._identifier] = systems.keys() - before
-    client._server._session.timeout = wait  # type: ignore[attr-defined]  # no setting of chromadb 1.5.9 says it
+    client._server._session.timeout = wait  # no setting of chromadb 1.5.9 says it
     return client
 
 
