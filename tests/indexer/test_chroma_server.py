@@ -30,7 +30,7 @@ def rows(index: Index) -> dict[str, object]:
     return {c.id: (c.text, c.path, c.start_line, c.end_line) for c in index._parts.catalogue.every_chunk()}
 
 
-def until(predicate: Callable[[], bool], within_s: float = 20) -> None:
+def until(predicate: Callable[[], bool], within_s: float = 60) -> None:
     deadline = time.monotonic() + within_s
     while not predicate():
         assert time.monotonic() < deadline, "not in time"
