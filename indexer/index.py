@@ -233,9 +233,10 @@ class Index:
     def _leave_server(self, error: StoreDamaged) -> None:
         """Ask a Chroma server nothing more, until it was opened and counted anew."""
         store, self._parts.store = self._parts.store, None
-        if not self._store_fault:
+        if not self._store_fault and self._changes is not None:  # a command says it itself
             log.warning("searching by words only until Chroma answers: %s", error)
-        self._store_fault = f"{self._parts.settings.chroma} does not do as it should ({error})"
+        address, said = self._parts.settings.chroma, str(error)
+        self._store_fault = said if address in said else f"{address}: {said}"
         if store is not None:
             store.close()
             self._work.set()
