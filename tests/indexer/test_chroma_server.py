@@ -304,7 +304,7 @@ def test_a_full_disk_under_the_server_costs_no_answer_and_is_made_up_for(
             assert index.search("function_250", 1)[0].path == "f250.py"
             assert index.state().waiting_chunks > 0
             make_room()
-            # chromadb 1.5.9, once in 14 runs: after a full disk it takes writes and never answers, until it is restarted.
+            # chromadb 1.5.9, once in 14 runs: after a full disk it takes writes and never answers, until a restart.
             with suppress(AssertionError):
                 until(lambda: is_stored(index), within_s=20)
             if not is_stored(index):
