@@ -127,8 +127,8 @@ def wait_for(is_there, within_s: float = 180) -> None:
 
 
 @contextmanager
-def backend(root: Path, address: str) -> Iterator[tuple[httpx.AsyncClient, psutil.Process]]:
-    """`nightschool serve` in `root`, its whole index in Chroma: a client of it, and its process."""
+def backend(root: Path, address: str) -> Iterator[psutil.Process]:
+    """`nightschool serve` in `root`, over the Chroma at `address`, or its own."""
     settings = {
         "INDEXER__CHROMA": address,
         "SERVER__REQUESTS_PER_MINUTE": "0",
@@ -137,23 +137,30 @@ def backend(root: Path, address: str) -> Iterator[tuple[httpx.AsyncClient, psuti
     command = [sys.executable, "-m", "nightschool", "serve", "--workspace", str(root)]
     env = {f"NIGHTSCHOOL_{name}": value for name, value in settings.items() if value}
     with process(command, root / "serve.log", **env) as running:
-        state = root / ".nightschool"
+        yield running
 
-        def about() -> tuple[str, dict[str, str]]:
-            told = json.loads((state / "backend.json").read_text())
-            assert told["pid"] == running.pid or not running.is_running()
-            return told["url"], {"Authorization": f"Bearer {(state / 'token').read_text().strip()}"}
 
-        def is_indexed() -> bool:
-            url, headers = about()
-            fresh = httpx.get(f"{url}/freshness", headers=headers, trust_env=False, timeout=30).json()
-            return bool(fresh["chunks"]) and not fresh["waiting_chunks"]
+def client_of(root: Path) -> httpx.AsyncClient:
+    """A client of the backend in `root`, when its whole index is in Chroma."""
+    state = root / ".nightschool"
 
-        wait_for(is_indexed)
+    def about() -> tuple[str, dict[str, str]]:
+        url = json.loads((state / "backend.json").read_text())["url"]
+        return url, {"Authorization": f"Bearer {(state / 'token').read_text().strip()}"}
+
+    def is_indexed() -> bool:
         url, headers = about()
-        limits = httpx.Limits(max_connections=64)
-        http = httpx.AsyncClient(base_url=url, headers=headers, timeout=60, trust_env=False, limits=limits)
-        yield http, running
+        fresh = httpx.get(f"{url}/freshness", headers=headers, trust_env=False, timeout=30).json()
+        return bool(fresh["chunks"]) and not fresh["waiting_chunks"]
+
+    wait_for(is_indexed)
+    url, headers = about()
+    limits = httpx.Limits(max_connections=64)
+    return httpx.AsyncClient(base_url=url, headers=headers, timeout=60, trust_env=False, limits=limits)
+
+
+def say(text: str) -> None:
+    print(f"fleet_backends: {text}", file=sys.stderr, flush=True)
 
 
 async def load(targets: Sequence[httpx.AsyncClient], clients: int, seconds: float) -> tuple[list[float], int]:
@@ -185,6 +192,7 @@ async def compare(arms: dict[str, Sequence[httpx.AsyncClient]], clients: int, se
     failed = dict.fromkeys(arms, 0)
     for _ in range(rounds):
         for name, targets in arms.items():
+            say(name)
             found, none = await load(targets, clients, seconds)
             times[name] += found
             failed[name] += none
@@ -201,16 +209,16 @@ def two_beside_one(repository: Path, folder: Path, options: argparse.Namespace) 
     with ExitStack() as stack:
         address, server = stack.enter_context(chroma(folder))
         places = [Path(shutil.copytree(repository, folder / name)) for name in ("alone", "one", "two")]
-        begun = [stack.enter_context(backend(places[0], ""))]
-        begun += [stack.enter_context(backend(place, address)) for place in places[1:]]
-        alone, one, two = (http for http, _ in begun)
+        begun = [stack.enter_context(backend(place, "" if place.name == "alone" else address)) for place in places]
+        say("three backends read their clones")
+        alone, one, two = map(client_of, places)
         arms = {
             "one backend, embedded Chroma": [alone],
             "one backend, a Chroma server": [one],
             "two backends, one Chroma server": [one, two],
         }
         rows = asyncio.run(compare(arms, options.clients, options.seconds, options.rounds))
-        said = [f"{running.memory_info().rss / 1e6:.0f} MB" for running in (*(each for _, each in begun), server)]
+        said = [f"{running.memory_info().rss / 1e6:.0f} MB" for running in (*begun, server)]
         memory_line = (
             f"Resident memory after it: {said[0]} of the backend with an embedded Chroma, {said[1]} and {said[2]} of "
             f"those on a server, {said[3]} of the server; no engine runs."
@@ -313,7 +321,9 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name).resolve()
         rows = two_beside_one(options.repository, folder, options)
+        say("cold indexes of both repositories")
         one, other = measure(options.repository, folder), measure(options.check, folder)
+        say("the memory of a Chroma server")
         vector_kb = chroma_kb(folder)
     text = "\n".join([
         "# Several backends, and what fleets take", "",
