@@ -228,7 +228,7 @@ def two_beside_one(repository: Path, folder: Path, options: argparse.Namespace) 
 
 
 def measure(repository: Path, folder: Path) -> Measured:
-    """A cold index of a copy of `repository`, with MiniLM and an embedded Chroma."""
+    """A cold index of a copy of `repository`, with an embedded Chroma."""
     root = Path(shutil.copytree(repository, folder / f"cold-{repository.name}"))
     settings = IndexerSettings()
     with open_index(Workspace(root.resolve()), settings) as index:
@@ -281,9 +281,9 @@ def model(one: Measured, vector_kb: float, night_s: float, prices: Prices) -> li
 
 def assumptions(one: Measured, vector_kb: float, options: argparse.Namespace, prices: Prices) -> list[str]:
     return [
-        f"- measured here on {one.name} ({one.chunks} chunks, cold index {one.index_s:.1f} s): {one.core_ms:.0f} ms of "
-        f"processor a chunk with MiniLM, {one.disk_kb:.1f} kB of disk a chunk; {vector_kb:.1f} kB of a Chroma server's "
-        f"memory a vector ({VECTORS:,} random ones);",
+        f"- measured here on {one.name} ({one.chunks} chunks, cold index {one.index_s:.1f} s), embedder "
+        f"{IndexerSettings().embedder}: {one.core_ms:.1f} ms of processor and {one.disk_kb:.1f} kB of disk a chunk; "
+        f"{vector_kb:.1f} kB of a Chroma server's memory a vector ({VECTORS:,} random ones of 384 dimensions);",
         f"- a night: {options.night_s:.0f} s on two cores ({options.night_source});",
         f"- assumed: {prices.chunks:,} chunks a repository, {prices.changed:.0%} of them new a day, a night for the "
         f"{prices.nights:.0%} of the repositories that changed most, nothing shared between forks;",
