@@ -18,6 +18,7 @@ from indexer.workspace import Workspace, find_workspace
 from nightschool_corpus import check, corpus_app, show_collected
 from nightschool_generators import generator_for, judge_for
 from server.adapter_commands import adapters_app, loss_line
+from server.backup_commands import backup, restore
 from server.doctor_command import doctor
 from server.feedback_commands import feedback_app
 from server.forget_command import forget
@@ -26,6 +27,7 @@ from server.options import JsonOption, WorkspaceOption
 from server.ui_command import open_page
 from trainer.front import Front
 from trainer.night_command import add_night
+from trainer.serve_command import print_backend_unit
 from trainer.sweep_command import add_sweep
 
 if TYPE_CHECKING:
@@ -65,6 +67,8 @@ app.command()(mcp)
 app.command("ui")(open_page)
 app.add_typer(corpus_app, name="corpus")
 app.command()(forget)
+app.command()(backup)
+app.command()(restore)
 
 
 @app.callback()
@@ -100,7 +104,7 @@ def index(
 
     Examples: `nightschool index`, `nightschool index --explain src/app.py`
     """
-    from server.console import out, print_table
+    from server.console import fail, out, print_table
     from server.local import explain_file, update_index
 
     place = find_workspace(workspace)
@@ -109,13 +113,16 @@ def index(
         print(json.dumps({"path": explain, "why": why})) if as_json else out.print(why)
         return
     report = asyncio.run(update_index(place))
+    if fault := report.get("store_fault"):
+        fail(f"searches find by words only: {fault}")
     if as_json:
         print(json.dumps(report))
-        return
+        raise typer.Exit(int(bool(fault)))
     print(_index_line(report))
     skipped = sorted(report["skipped"].items(), key=lambda item: -item[1])
     if skipped:
         print_table("not indexed", ["reason", "files"], [[reason, str(count)] for reason, count in skipped])
+    raise typer.Exit(int(bool(fault)))
 
 
 @app.command()
@@ -132,7 +139,7 @@ def search(
 
     Examples: `nightschool search "where are retries configured"`, `nightschool search --jsonl < queries.txt`
     """
-    from server.console import print_passages
+    from server.console import print_passages, say
     from server.local import open_search
 
     if (query is None) == (not jsonl):
@@ -142,6 +149,8 @@ def search(
         async with open_search(find_workspace(workspace)) as find:
             for line in _lines(query):
                 found = await find(line, k)
+                if "notice" in found:
+                    say(found["notice"])
                 print(json.dumps(found), flush=True) if jsonl or as_json else print_passages(found["passages"])
 
     asyncio.run(run())
@@ -195,11 +204,17 @@ def serve(
     port: Annotated[int | None, typer.Option(min=0, max=65535, help="Default: [server] port, or a free one.")] = None,
     model: Annotated[str | None, typer.Option(help="Base model; default: [server] model.")] = None,
     nightly: Annotated[str | None, typer.Option(help="HH:MM in UTC: a night begins then, by itself.")] = None,
+    systemd: Annotated[bool, typer.Option("--systemd", help="Print a system service that runs this.")] = False,
 ) -> None:
     """Run the backend: index, watcher, engine and HTTP on loopback, until Ctrl-C.
 
-    Examples: `nightschool serve`, `nightschool serve --port 8765`, `nightschool serve --nightly 02:30`
+    Examples: `nightschool serve`, `nightschool serve --port 8765`, `nightschool serve --nightly 02:30`, `nightschool
+    serve --systemd --port 8765`
     """
+    if systemd:
+        print_backend_unit(find_workspace(workspace), {"port": port, "model": model, "nightly": nightly})
+        return
+    from server.restore import finish_restore
     from server.run import run_backend
     from trainer.schedule import nights_of
 
@@ -207,6 +222,7 @@ def serve(
     if port is not None:
         os.environ["NIGHTSCHOOL_SERVER__PORT"] = str(port)
     place = find_workspace(workspace)
+    finish_restore(place)
     trainer_settings = _trainer_settings(place)
     nights = nights_of(place, nightly or trainer_settings.nightly, trainer_settings.nightly_grace_hours)
     run_backend(place, nights)

@@ -42,11 +42,15 @@ __all__ = ["Index", "IndexState", "IndexUnavailable", "Progress", "UpdateReport"
 log = logging.getLogger(__name__)
 _DEAD_SHARE = 0.4  # of what was ever put into Chroma: its graph never forgets, and loses 12 points of recall by five
 _DEAD_AT_LEAST = 2_000
+_FIRST_WAIT_S, _LONGEST_WAIT_S = 1.0, 60.0  # between attempts to reach a Chroma server that does not answer
 
 
 @dataclass(frozen=True, slots=True)
 class UpdateReport:
-    """What an update found and did. `skipped`: reason -> files; `masked_secrets`: kind -> how many in all."""
+    """What an update found and did. `skipped`: reason -> files; `masked_secrets`: kind -> how many in all.
+
+    `store_fault`: why the embeddings are not in a Chroma server yet, though all else is done; "" when they are.
+    """
 
     files: int
     chunks: int
@@ -56,6 +60,7 @@ class UpdateReport:
     skipped: dict[str, int]
     masked_secrets: dict[str, int]
     seconds: float
+    store_fault: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +107,7 @@ class Index:
         self._work = threading.Event()
         self._behind_since = 0.0
         self._unread_files = 0
+        self._store_fault = ""
 
     # Bringing it up to date
 
@@ -115,7 +121,7 @@ class Index:
             masked = self._parts.catalogue.masked()
         seconds = time.monotonic() - started
         done = (files, chunks, tally.embedded, tally.updated_files, tally.deleted_files)
-        return UpdateReport(*done, dict(sorted(tally.skipped.items())), masked, seconds)
+        return UpdateReport(*done, dict(sorted(tally.skipped.items())), masked, seconds, self._store_fault)
 
     def _read(self, paths: Sequence[str] | None, tell: Callable[[Progress], None] = _say_nothing) -> Tally:
         """The tree, or these paths of it, into the catalogue and the lexical index."""
@@ -133,7 +139,10 @@ class Index:
         return tally
 
     def _store_all(self, tell: Callable[[Progress], None] = _say_nothing) -> int:
-        """Everything that waits, embedded and in the store; returns how many were embedded."""
+        """Everything that waits, embedded and in the store; returns how many were embedded.
+
+        A Chroma server that does not answer is noted, and what waits for it goes on waiting.
+        """
         parts = self._parts
         with self._storing:
             if not parts.catalogue.waiting(Target.STORE):
@@ -142,7 +151,8 @@ class Index:
                 return self._sync_store(tell)
             except StoreDamaged as error:
                 if parts.settings.chroma:
-                    raise
+                    self._leave_server(error)
+                    return 0
                 parts.store = None
                 renew_store_folder(parts, str(error))
                 return self._sync_store(tell)
@@ -150,6 +160,7 @@ class Index:
     def _sync_store(self, tell: Callable[[Progress], None]) -> int:
         parts = self._parts
         store = parts.store = parts.store or open_store(parts)
+        self._note_store_answers()
         stop = self._stopping.is_set
         embedded = sync_store(parts.catalogue, parts.cache, parts.embedder, store, tell, stop)
         if self._is_mostly_dead():
@@ -172,6 +183,7 @@ class Index:
             put_in_service(parts, new)
             parts.catalogue.set_fact("dead", "0")
             old.delete()
+            old.close()
 
     # Asking
 
@@ -184,27 +196,55 @@ class Index:
         with translated_errors(self._parts.workspace):
             if exact := parse_exact(query):
                 return find_exact(exact, k, self._parts, overlays or {})
-            if self._changes is None:
+            if self._changes is None and not self._store_fault:
                 self._open_store_now()
             try:
                 return search(query, k, self._parts, overlays or {})
             except StoreDamaged as error:
-                log.warning("searching by words only, Chroma is repaired meanwhile: %s", error)
                 self._mend_store(error)
                 return search(query, k, self._parts, overlays or {})
+
+    def words_only(self) -> str:
+        """Why searches find by words only for now, fit to show; "" when they find by meaning too."""
+        return self._store_fault
 
     def _open_store_now(self) -> None:
         with self._storing:
             if self._parts.store is None and self._parts.catalogue.count()[1]:
-                self._parts.store = open_store(self._parts)
+                try:
+                    self._parts.store = open_store(self._parts)
+                    self._note_store_answers()
+                except StoreDamaged as error:
+                    if not self._parts.settings.chroma:
+                        raise
+                    self._leave_server(error)
 
     def _mend_store(self, error: StoreDamaged) -> None:
+        if self._parts.settings.chroma:
+            # Not under the lock: whoever writes may be waiting for the same server, and a search must not wait too.
+            self._leave_server(error)
+            return
+        log.warning("searching by words only, Chroma is repaired meanwhile: %s", error)
         with self._storing:
-            if self._parts.settings.chroma:
-                raise error
             self._parts.store = None
             renew_store_folder(self._parts, str(error))
             self._work.set()
+
+    def _leave_server(self, error: StoreDamaged) -> None:
+        """Ask a Chroma server nothing more, until it was opened and counted anew."""
+        store, self._parts.store = self._parts.store, None
+        if not self._store_fault and self._changes is not None:  # a command says it itself
+            log.warning("searching by words only until Chroma answers: %s", error)
+        address, said = self._parts.settings.chroma, str(error)
+        self._store_fault = said if address in said else f"{address}: {said}"
+        if store is not None:
+            store.close()
+            self._work.set()
+
+    def _note_store_answers(self) -> None:
+        if self._store_fault:
+            log.info("Chroma answers again")
+        self._store_fault = ""
 
     def is_current(self, path: str, start_line: int, end_line: int, sha256: str) -> bool:
         """Do these lines on disk (secrets masked) still have this hash?"""
@@ -322,8 +362,9 @@ class Index:
             self._work.set()
 
     def _keep_storing(self) -> None:
+        wait_s = _FIRST_WAIT_S
         while not self._stopping.is_set():
-            self._work.wait()
+            self._work.wait(wait_s if self._store_fault else None)
             self._work.clear()
             try:
                 with translated_errors(self._parts.workspace):
@@ -331,6 +372,7 @@ class Index:
                     self._store_all()
             except IndexUnavailable as error:
                 log.error("embeddings cannot be kept: %s", error)
+            wait_s = min(2 * wait_s, _LONGEST_WAIT_S) if self._store_fault else _FIRST_WAIT_S
 
 
 def _hash(text: str | None) -> str:

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import errno
 import logging
+import re
 import shutil
 import sqlite3
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from hashlib import sha256
 from pathlib import Path
 from typing import TypeVar
+from uuid import uuid4
 
 from indexer.catalogue import Catalogue, Target
 from indexer.check import store_fault
@@ -22,12 +24,13 @@ from indexer.lock import IndexUnavailable
 from indexer.parts import Parts
 from indexer.quarantine import BadQuarantine
 from indexer.settings import IndexerSettings
-from indexer.store import Store, StoreDamaged, collection_name, forget_client, open_client
+from indexer.store import Store, StoreDamaged, collection_name, forget_client, open_collection
 from indexer.workspace import Workspace
 
 log = logging.getLogger(__name__)
 _VERSION = f"1.{CHUNKER_VERSION}"  # of the catalogue's tables, and of the chunks in them
 _COLLECTION = "collection"
+_ID = "id"  # of this index: on a Chroma server its collections are named after it
 _Database = TypeVar("_Database", Catalogue, EmbeddingCache)
 
 
@@ -47,26 +50,36 @@ def open_parts(workspace: Workspace, settings: IndexerSettings, embedder: Embedd
     folder = index_folder(workspace)
     catalogue = _open_catalogue(folder)
     cache = _open_sound(folder / "embeddings.sqlite", lambda file: EmbeddingCache(file, embedder.name))
-    return Parts(workspace, settings, catalogue, cache, _open_lexical(folder, catalogue), embedder)
+    parts = Parts(workspace, settings, catalogue, cache, _open_lexical(folder, catalogue), embedder)
+    collection = catalogue.fact(_COLLECTION)
+    if collection and not _is_of_now(collection, parts):  # so that an update knows that there is something to do
+        catalogue.queue_all(Target.STORE)
+    return parts
 
 
 def close_parts(parts: Parts) -> None:
     parts.lexical.close()
     parts.catalogue.close()
     parts.cache.close()
-    if parts.store is not None and not parts.settings.chroma:
-        forget_client(index_folder(parts.workspace) / "chroma")
+    if parts.store is not None:
+        parts.store.close()
+        if not parts.settings.chroma:
+            forget_client(index_folder(parts.workspace) / "chroma")
 
 
 def _open_catalogue(folder: Path) -> Catalogue:
+    _refuse_newer(folder)
     catalogue = _open_sound(folder / "catalogue.sqlite", Catalogue)
     if catalogue.fact("version") not in (None, _VERSION):
-        log.info("the index is of another version: read anew, embeddings kept")
+        log.info("the index is of an older version: read anew, embeddings kept")
+        kept = {name: value for name in (_ID, _COLLECTION) if (value := catalogue.fact(name)) is not None}
         catalogue.close()
         for file in folder.glob("catalogue.sqlite*"):
             file.unlink()
         shutil.rmtree(folder / "lexical", ignore_errors=True)
         catalogue = Catalogue(folder / "catalogue.sqlite")
+        for name, value in kept.items():
+            catalogue.set_fact(name, value)
     if catalogue.fact("version") is None:
         # Nothing is known of what the projections hold: they are built anew.
         for name in ("lexical", "chroma"):
@@ -74,6 +87,39 @@ def _open_catalogue(folder: Path) -> Catalogue:
                 set_aside(folder / name)
         catalogue.set_fact("version", _VERSION)
     return catalogue
+
+
+def _refuse_newer(folder: Path) -> None:
+    """An older program must not throw away what a newer one made: it may run beside it, or be a step back by mistake.
+
+    Raises `IndexUnavailable`; nothing is touched.
+    """
+    found = _version_of(folder / "catalogue.sqlite")
+    if _as_numbers(found) > _as_numbers(_VERSION):
+        raise IndexUnavailable(
+            f"the index in {folder} was made by a newer nightschool (version {found}, this one knows {_VERSION}): "
+            "update this one, or move that folder away to read the tree anew"
+        )
+
+
+def _version_of(file: Path) -> str:
+    """What a catalogue says its version is, before any table of ours is put into it; "" when it says nothing."""
+    if not file.exists():
+        return ""
+    try:
+        with closing(sqlite3.connect(file)) as database:
+            found = database.execute("SELECT value FROM facts WHERE name = 'version'").fetchone()
+    except sqlite3.DatabaseError:  # damaged, or none of ours: whoever opens it next finds out
+        return ""
+    return str(found[0]) if found else ""
+
+
+def _as_numbers(version: str) -> tuple[int, ...]:
+    """ "1.6" -> (1, 6); what is no version is older than all."""
+    try:
+        return tuple(map(int, version.split(".")))
+    except ValueError:
+        return ()
 
 
 def _open_sound(file: Path, opened: Callable[[Path], _Database]) -> _Database:
@@ -121,26 +167,28 @@ def renew_lexical(parts: Parts) -> None:
 def open_store(parts: Parts) -> Store:
     """The collection of this embedder and chunker, checked in a child process first; a damaged Chroma is set aside."""
     folder = index_folder(parts.workspace) / "chroma"
-    name = parts.catalogue.fact(_COLLECTION) or ""
-    if not _is_ours(name, parts):
-        name = _name(parts, 1)
+    before = parts.catalogue.fact(_COLLECTION) or ""
+    name = before if _is_of_now(before, parts) else _name(parts, 1)
+    if name != before:
         parts.catalogue.queue_all(Target.STORE)
-        parts.catalogue.set_fact(_COLLECTION, name)
     if not parts.settings.chroma and folder.exists() and (fault := store_fault(folder, name)):
         renew_store_folder(parts, fault)
     try:
-        store = Store(open_client(folder, parts.settings.chroma), name)
+        store = open_collection(folder, parts.settings.chroma, name)
+        if name != before:
+            _take_over(parts, store, before)
         expected, waiting = parts.catalogue.count_stored(), parts.catalogue.waiting(Target.STORE)
         if abs(store.count() - expected) <= waiting:
             return store
         log.warning("Chroma has %d chunks, not %d: filled anew", store.count(), expected)
         store.delete()
+        store.close()
     except StoreDamaged as error:
         if parts.settings.chroma:
             raise
         renew_store_folder(parts, str(error))
     parts.catalogue.queue_all(Target.STORE)
-    return Store(open_client(folder, parts.settings.chroma), name)
+    return open_collection(folder, parts.settings.chroma, name)
 
 
 def renew_store_folder(parts: Parts, fault: str) -> None:
@@ -156,7 +204,7 @@ def next_generation(parts: Parts, store: Store) -> Store:
     """An empty collection beside `store`."""
     generation = int(store.name.rsplit("g", 1)[-1]) + 1
     folder = index_folder(parts.workspace) / "chroma"
-    return Store(open_client(folder, parts.settings.chroma), _name(parts, generation))
+    return open_collection(folder, parts.settings.chroma, _name(parts, generation))
 
 
 def put_in_service(parts: Parts, store: Store) -> None:
@@ -165,14 +213,32 @@ def put_in_service(parts: Parts, store: Store) -> None:
     parts.store = store
 
 
+def _take_over(parts: Parts, store: Store, before: str) -> None:
+    """`store` is the collection from now on; the one of another embedder or chunker goes, where it is surely ours."""
+    if parts.settings.chroma and before.startswith(f"{_owner(parts)}-"):
+        store.delete_other(before)
+    parts.catalogue.set_fact(_COLLECTION, store.name)
+
+
 def _name(parts: Parts, generation: int) -> str:
+    return collection_name(parts.embedder.name, generation, _owner(parts) if parts.settings.chroma else "")
+
+
+def _owner(parts: Parts) -> str:
+    """On a server many indexes share one Chroma, and two writers must never share a collection.
+
+    Of the folder and of an id of this index: two machines may have the same path, and a folder may be copied.
+    """
+    index_id = parts.catalogue.fact(_ID)
+    if index_id is None:
+        parts.catalogue.set_fact(_ID, index_id := uuid4().hex)
     root = parts.workspace.root
-    # On a server many workspaces share one Chroma.
-    owner = f"{root.name}-{sha256(str(root).encode()).hexdigest()[:8]}" if parts.settings.chroma else ""
-    return collection_name(parts.embedder.name, generation, owner)
+    name = re.sub(r"[^A-Za-z0-9._-]+", "_", root.name).strip("._-") or "root"
+    return f"{name[:100]}-{sha256(f'{index_id} {root}'.encode()).hexdigest()[:12]}"
 
 
-def _is_ours(name: str, parts: Parts) -> bool:
+def _is_of_now(name: str, parts: Parts) -> bool:
+    """Is this a collection of this embedder, chunker and index, of whatever generation?"""
     return bool(name) and name.rsplit("g", 1)[0] == _name(parts, 1).rsplit("g", 1)[0]
 
 

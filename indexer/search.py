@@ -75,9 +75,10 @@ def find_candidates(query: Query, parts: Parts, overlays: Mapping[str, str]) -> 
 
 
 def _dense(text: str, parts: Parts) -> list[tuple[str, float]]:
-    if parts.store is None:
+    store = parts.store  # another thread may let go of it meanwhile
+    if store is None:
         return []
-    return parts.store.search(parts.embedder.embed([text])[0], CANDIDATES)
+    return store.search(parts.embedder.embed([text])[0], CANDIDATES)
 
 
 class CurrentTexts:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import re
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterable, Iterator, Sequence, Set
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -17,6 +20,11 @@ from indexer.chunking import CHUNKER_VERSION, Chunk
 # 10 nearest among 10,000 word vectors were found, 0.955 after ten churns; so 0.999, for 0.2 ms a query.
 _HNSW = {"space": "cosine", "ef_construction": 200, "ef_search": 300, "max_neighbors": 16, "sync_threshold": 1000}
 _MAX_BATCH = 500  # Chroma takes 5,461; smaller ones let searches in between
+_CONNECT_TIMEOUT_S, _ANSWER_TIMEOUT_S = 3.0, 15.0  # of a server: a batch takes it under a second
+# What chromadb's client asks when it is made, where it waits for ever: so we ask it before, with a limit.
+_ASKED_FIRST = ("heartbeat", "auth/identity", "tenants/default_tenant/databases/default_database")
+_creating = threading.Lock()
+_systems_of_clients: dict[str, Set[str]] = {}
 
 
 class StoreDamaged(Exception):
@@ -30,14 +38,15 @@ def collection_name(embedder: str, generation: int, workspace: str = "") -> str:
 
 
 class Store:
-    """One collection. Returned means searchable, in this process."""
+    """One collection. Returned means searchable, in this process. Every method raises `StoreDamaged`."""
 
     def __init__(self, client: Any, name: str) -> None:
         self._client = client
         self.name = name
-        self._collection = client.get_or_create_collection(
-            name, embedding_function=None, configuration={"hnsw": _HNSW}, metadata=None
-        )
+        with _translated("get_or_create_collection"):
+            self._collection = client.get_or_create_collection(
+                name, embedding_function=None, configuration={"hnsw": _HNSW}, metadata=None
+            )
         self.count()
 
     def put(self, chunks: Sequence[Chunk], embeddings: NDArray[np.float32]) -> None:
@@ -65,11 +74,14 @@ class Store:
     def search(self, embedding: NDArray[np.float32], k: int) -> list[tuple[str, float]]:
         """The `k` nearest (id, cosine similarity), best first; fewer when there are fewer."""
         # No `where`, no documents: either costs 50 times the search itself at 100,000 chunks.
-        found = self._call("query", query_embeddings=[embedding], n_results=k, include=["distances"])
-        return [(id, 1.0 - distance) for id, distance in zip(found["ids"][0], found["distances"][0], strict=True)]
+        with _translated("query"):
+            found = self._collection.query(query_embeddings=[embedding], n_results=k, include=["distances"])
+            near = zip(found["ids"][0], found["distances"][0], strict=True)
+            return [(str(id), _similarity(distance)) for id, distance in near]
 
     def count(self) -> int:
-        return int(self._call("count"))
+        with _translated("count"):
+            return int(self._collection.count())
 
     def rows(self) -> dict[str, tuple[str, str, int, int]]:
         """Id -> (text, path, start_line, end_line) of everything in the collection; for checking."""
@@ -86,18 +98,58 @@ class Store:
 
     def delete(self) -> None:
         """The collection itself, and all in it."""
-        self._client.delete_collection(self.name)
+        self.delete_other(self.name)
+
+    def delete_other(self, name: str) -> None:
+        """Another collection of the same Chroma; nothing when it is not there."""
+        from chromadb.errors import NotFoundError
+
+        with _translated("delete_collection"), suppress(NotFoundError):
+            self._client.delete_collection(name)
+
+    def close(self) -> None:
+        """Let go of the connections to a server; what is embedded is left open, see `forget_client`."""
+        _end_systems(_systems_of_clients.pop(self._client._identifier, ()))
 
     def _batch(self) -> int:
-        return min(_MAX_BATCH, int(self._client.get_max_batch_size()))
+        with _translated("get_max_batch_size"):
+            return min(_MAX_BATCH, int(self._client.get_max_batch_size()))
 
     def _call(self, method: str, **arguments: Any) -> Any:
-        try:
+        with _translated(method):
             return getattr(self._collection, method)(**arguments)
-        except BaseException as error:  # the Rust core panics with BaseExceptions
-            if isinstance(error, KeyboardInterrupt | SystemExit | MemoryError):
-                raise
-            raise StoreDamaged(f"Chroma: {method} failed: {error}") from error
+
+
+def _similarity(distance: float) -> float:
+    if not math.isfinite(distance):
+        raise ValueError(f"a distance of {distance}")
+    return 1.0 - distance
+
+
+@contextmanager
+def _translated(what: str) -> Iterator[None]:
+    try:
+        yield
+    except BaseException as error:  # the Rust core panics with BaseExceptions
+        if isinstance(error, KeyboardInterrupt | SystemExit | MemoryError):
+            raise
+        raise StoreDamaged(f"Chroma: {what} failed: {_one_line(error)}") from error
+
+
+def _one_line(error: BaseException) -> str:
+    """What went wrong, whatever the server sent: a whole page of HTML too."""
+    said = " ".join(str(error).split())[:200]
+    return f"{type(error).__name__}: {said}" if said else type(error).__name__
+
+
+def open_collection(folder: Path, address: str, name: str) -> Store:
+    """The collection `name` of an embedded Chroma in `folder`, or of the server at `address`."""
+    client = open_client(folder, address)
+    try:
+        return Store(client, name)
+    except StoreDamaged:
+        _end_systems(_systems_of_clients.pop(client._identifier, ()))
+        raise
 
 
 def open_client(folder: Path, address: str) -> Any:
@@ -109,13 +161,47 @@ def open_client(folder: Path, address: str) -> Any:
     try:
         if not address:
             return chromadb.PersistentClient(str(folder), settings=quiet)
-        url = urlsplit(address)
-        port = url.port or (443 if url.scheme == "https" else 8000)
-        return chromadb.HttpClient(host=url.hostname or "", port=port, ssl=url.scheme == "https", settings=quiet)
+        return _server_client(address, quiet)
     except BaseException as error:
         if isinstance(error, KeyboardInterrupt | SystemExit | MemoryError):
             raise
-        raise StoreDamaged(f"Chroma at {address or folder} cannot be opened: {error}") from error
+        raise StoreDamaged(f"Chroma at {address or folder} cannot be opened: {_one_line(error)}") from error
+
+
+def _server_client(address: str, quiet: Any) -> Any:
+    import chromadb
+    import httpx
+    from chromadb.api.shared_system_client import SharedSystemClient
+
+    wait = httpx.Timeout(_ANSWER_TIMEOUT_S, connect=_CONNECT_TIMEOUT_S)
+    with httpx.Client(base_url=f"{address.rstrip('/')}/api/v2/", timeout=wait, trust_env=False) as first:
+        for path in _ASKED_FIRST:
+            first.get(path).raise_for_status()
+    url = urlsplit(address)
+    port = url.port or (443 if url.scheme == "https" else 8000)
+    with _creating:
+        systems = SharedSystemClient._identifier_to_system
+        before = set(systems)
+        try:
+            client = chromadb.HttpClient(url.hostname or "", port, ssl=url.scheme == "https", settings=quiet)
+        except BaseException:
+            _end_systems(systems.keys() - before)
+            raise
+        _systems_of_clients[client._identifier] = systems.keys() - before
+    client._server._session.timeout = wait  # no setting of chromadb 1.5.9 says it
+    return client
+
+
+def _end_systems(identifiers: Iterable[str]) -> None:
+    """Close what one client of a server opened: chromadb's own `close` leaves its connections and two of its three
+    entries in this table behind."""
+    from chromadb.api import ServerAPI
+    from chromadb.api.shared_system_client import SharedSystemClient
+
+    for identifier in list(identifiers):
+        if (system := SharedSystemClient._identifier_to_system.pop(identifier, None)) is not None:
+            system.instance(ServerAPI)._session.close()
+            SharedSystemClient._identifier_to_refcount.pop(identifier, None)
 
 
 def forget_client(folder: Path) -> None:

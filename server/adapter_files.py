@@ -60,11 +60,11 @@ def check_safetensors(path: Path) -> str:
             if not 2 <= length <= _HEADER_BYTES:
                 return f"{path.name} is no safetensors file"
             header = json.loads(file.read(length))
+        ends = [int(entry["data_offsets"][1]) for name, entry in header.items() if name != "__metadata__"]
     except FileNotFoundError:
         return f"no {path.name}"
-    except (ValueError, UnicodeDecodeError):
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
         return f"{path.name} is no safetensors file"
-    ends = [entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__"]
     if not ends:
         return f"{path.name} holds no weights"
     if path.stat().st_size != 8 + length + max(ends):

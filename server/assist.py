@@ -175,6 +175,7 @@ async def answer(question: Question, wish: Wish, doors: Doors) -> AsyncGenerator
 
 
 async def _search(course: _Course) -> AsyncGenerator[Notice]:
+    before = course.doors.words_only()
     try:
         course.found = await retrieve(course.question, course.wish.passages, course.doors)
     except IndexUnavailable as error:
@@ -182,6 +183,8 @@ async def _search(course: _Course) -> AsyncGenerator[Notice]:
         course.has_index = False
         yield course.note(f"Answered without your code: {error}")
     else:
+        if fault := before or course.doors.words_only():
+            yield course.note(f"Searched by words only: {fault}.")
         if not course.found.passages:
             yield course.note("Nothing in the index matches the question.")
         elif course.found.unknown and course.found.is_enough:

@@ -131,7 +131,7 @@ def _doors(index: Index, serving: AnyServing, settings: ServerSettings, root: Pa
         return await asyncio.to_thread(day_of_last_change, root, path)
 
     return Doors(
-        search, still_there, freshness, serving.borrow, find_named, index.knows, last_changed,
+        search, still_there, freshness, serving.borrow, find_named, index.knows, last_changed, index.words_only,
         code_first=is_code_first(settings, serving.base_model), min_groundedness=settings.min_groundedness,
     )  # fmt: skip
 

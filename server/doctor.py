@@ -152,6 +152,9 @@ def coverage(report: Mapping[str, Json | int | float]) -> Finding:
     """What is in the index and what is not, and why, of an update's report."""
     skipped = report["skipped"]
     assert isinstance(skipped, dict)
+    if fault := report.get("store_fault"):
+        todo = "start the Chroma server that [indexer] chroma names, or make room for it"
+        return Finding("index", False, f"searched by words only: {fault}", todo)
     reasons = ", ".join(f"{count} {reason}" for reason, count in sorted(skipped.items(), key=lambda item: -item[1]))
     said = f"{report['files']} files, {report['chunks']} chunks; left out: {reasons or 'none'}"
     return Finding("index", bool(report["files"]), said, "nothing to answer from: is this the repository?")

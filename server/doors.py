@@ -28,7 +28,8 @@ class Doors:
     """The index and a model by version (None: in service).
 
     `find_named`: the passages of the files and symbols that a text names outright. `knows`: whether a name stands
-    anywhere in the index. `last_changed`: the day of a file's last commit (ISO), "" when nobody knows.
+    anywhere in the index. `last_changed`: the day of a file's last commit (ISO), "" when nobody knows. `words_only`:
+    why the search finds by words only for now, "" when it finds by meaning too.
 
     How far the model is trusted: `code_first` quotes the lines that answer at once and holds the model's words back
     until they are checked; words below `min_groundedness` are never shown alone.
@@ -41,5 +42,6 @@ class Doors:
     find_named: FindNamed = _find_none
     knows: Callable[[str], bool] = lambda name: True
     last_changed: Callable[[str], Awaitable[str]] = _know_no_day
+    words_only: Callable[[], str] = lambda: ""
     code_first: bool = False
     min_groundedness: float = MIN_GROUNDEDNESS

@@ -97,6 +97,14 @@ class Feedback:
             rows = database.execute(f"SELECT {_COLUMNS} FROM exchange ORDER BY rowid").fetchall()
         return [_exchange(row) for row in rows]
 
+    def copy(self) -> bytes | None:
+        """The database as a file, consistent whoever writes meanwhile; None when nothing was ever written."""
+        if not self.file.exists():
+            return None
+        with self._open() as database, closing(sqlite3.connect(":memory:")) as copied:
+            database.backup(copied)
+            return copied.serialize()
+
     def erase(self) -> int:
         """Overwrite and forget every exchange; how many there were. A damaged file is removed."""
         if not self.file.exists():

@@ -115,7 +115,7 @@ def _add_state_routes(app: FastAPI, backend: Backend, metrics: Metrics) -> None:
             "workspace": str(backend.workspace.root),
         }
         body |= {"adapter": backend.serving.adapter, "base_model": backend.serving.base_model.name}
-        body["index"] = {"reason": backend.keeper.reason}
+        body["index"] = {"reason": backend.keeper.reason, "words_only": backend.doors.words_only()}
         body["accepts"] = ["overlays"]
         body["feedback"] = backend.settings.feedback
         body["fim"] = backend.serving.base_model.fim is not None
@@ -126,6 +126,7 @@ def _add_state_routes(app: FastAPI, backend: Backend, metrics: Metrics) -> None:
         metrics.note_limit(backend.settings.queue)
         serving = backend.serving
         metrics.note_engine(serving.state.name, serving.adapter, serving.base_model.name)
+        metrics.note_words_only(bool(backend.doors.words_only()))
         with suppress(IndexUnavailable):  # what it said last stands; /readyz says why
             metrics.note_index(await backend.doors.freshness())
         await asyncio.to_thread(metrics.note_nights, backend.workspace.state / "nights")
@@ -141,11 +142,11 @@ def _add_index_routes(app: FastAPI, backend: Backend, metrics: Metrics) -> None:
     async def search(
         q: Annotated[str, Query(min_length=1, max_length=8_000)], k: Annotated[int, Query(ge=1, le=200)] = 10
     ) -> Json:
-        started = time.perf_counter()
+        started, before = time.perf_counter(), backend.doors.words_only()
         passages = await backend.doors.search(q, k, {})
         seconds = time.perf_counter() - started
         metrics.note_search(seconds)
-        return search_json(q, seconds * 1000, passages)
+        return search_json(q, seconds * 1000, passages, before or backend.doors.words_only())
 
     @app.get("/code", summary="Lines of an indexed file as it is now, secrets masked")
     async def code(

@@ -66,7 +66,10 @@ class Passage(_Shape):
 
 
 class Passages(_Shape):
+    """What a search found. `notice`: what must be known about it; "" when nothing."""
+
     passages: list[Passage]
+    notice: str = ""
 
 
 class Citation(_Shape):

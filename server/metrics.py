@@ -51,6 +51,7 @@ class Metrics:
         self._behind = now("index_seconds_behind", "Age of the oldest change that is not indexed")
         self._waiting = now("index_waiting", "What waits for the index", "kind")
         self._indexed = now("index_size", "What the index holds", "kind")
+        self._words_only = now("search_by_words_only", "1 while Chroma does not answer and only words are searched")
         self._engine = now("engine_state", "1 for the state that the engine is in", "state")
         self._adapter = now("adapter_in_service", "1 for what answers", "adapter", "base_model")
         self._night = now("last_night_timestamp_seconds", "When the last night of this outcome ended", "outcome")
@@ -106,6 +107,9 @@ class Metrics:
         self._waiting.labels("chunks").set(state.waiting_chunks)
         self._indexed.labels("files").set(state.files)
         self._indexed.labels("chunks").set(state.chunks)
+
+    def note_words_only(self, words_only: bool) -> None:
+        self._words_only.set(words_only)
 
     def note_engine(self, state: str, adapter: str | None, base_model: str) -> None:
         for name in ENGINE_STATES:

@@ -17,9 +17,13 @@ def passage_json(passage: Passage) -> Json:
     return asdict(passage)
 
 
-def search_json(query: str, took_ms: float, passages: Sequence[Passage]) -> Json:
-    """What `search` answers for one query; `took_ms` is the search itself, query embedding included."""
-    return {"query": query, "took_ms": round(took_ms, 2), "passages": [passage_json(passage) for passage in passages]}
+def search_json(query: str, took_ms: float, passages: Sequence[Passage], words_only: str = "") -> Json:
+    """What `search` answers for one query; `took_ms` is the search itself, query embedding included.
+
+    There is a `notice` only while the search finds by words only.
+    """
+    found: Json = {"query": query, "took_ms": round(took_ms, 2), "passages": list(map(passage_json, passages))}
+    return found | ({"notice": f"searched by words only: {words_only}"} if words_only else {})
 
 
 def code_json(path: str, text: str, start_line: int, end_line: int | None) -> Json:

@@ -89,6 +89,21 @@ def test_no_memory_for_the_engine(cli, tmp_path, make_git):
     assert not (tmp_path / ".nightschool" / "backend.json").exists()
 
 
+def test_a_chroma_server_that_is_not_there(cli, tmp_path, make_git):
+    (tmp_path / "app.py").write_text("def run():\n    return 1\n")
+    make_git(tmp_path)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = f"http://127.0.0.1:{free.getsockname()[1]}"
+    refused = cli("index", "--json", cwd=tmp_path, NIGHTSCHOOL_INDEXER__CHROMA=address)
+    assert (refused.returncode, json.loads(refused.stdout)["files"]) == (1, 1)
+    assert address in one_line(refused)
+    found = cli("search", "run", "--json", cwd=tmp_path, NIGHTSCHOOL_INDEXER__CHROMA=address)
+    assert (found.returncode, json.loads(found.stdout)["passages"][0]["path"]) == (0, "app.py")
+    assert found.stderr.startswith("searched by words only: ")
+    assert address in found.stderr
+
+
 def test_an_unknown_adapter(cli, tmp_path):
     for command in ("promote", "show"):
         refused = cli("adapters", command, "2020-01-01-0000-nothing", cwd=tmp_path)
@@ -104,7 +119,9 @@ def test_an_unknown_base_model_lists_the_known_ones(cli, tmp_path):
     assert "smollm2-135m" in one_line(refused)
 
 
-@pytest.mark.parametrize("command", ["index", "search", "collect", "train", "serve", "ask", "lsp", "demo", "stop"])
+@pytest.mark.parametrize(
+    "command", ["index", "search", "collect", "train", "serve", "ask", "lsp", "demo", "stop", "backup", "restore"]
+)
 def test_every_command_has_a_help_text(command, cli, tmp_path):
     shown = cli(command, "--help", cwd=tmp_path)
     assert shown.returncode == 0

@@ -48,14 +48,15 @@ def add_night(app: typer.Typer, front: Front) -> None:
 
 
 def _print_schedule(place: Workspace, at: str, form: Literal["systemd", "cron"]) -> None:
-    from trainer.schedule import cron_lines, read_time, systemd_units
+    from trainer.schedule import read_time
     from trainer.settings import TrainerSettings
+    from trainer.units import cron_lines, night_units
 
     when = read_time(at or TrainerSettings.read(place).nightly or "02:30")
     if form == "cron":
         print(cron_lines(place, when), end="")
         return
-    name, service, timer = systemd_units(place, when)
+    name, service, timer = night_units(place, when)
     folder = "~/.config/systemd/user"
     print(f"# {folder}/{name}.service\n{service}\n# {folder}/{name}.timer\n{timer}")
     print(f"# then: systemctl --user daemon-reload && systemctl --user enable --now {name}.timer")

@@ -1,4 +1,4 @@
-"""When a night is due, and what starts it: the backend by itself, a systemd timer, or cron."""
+"""When a night is due, and how the backend starts it. What starts it from outside is printed by `trainer/units.py`."""
 
 from __future__ import annotations
 
@@ -6,15 +6,14 @@ import asyncio
 import json
 import logging
 import os
-import shlex
 import signal
-import sys
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, time, timedelta
 
 from indexer.workspace import Workspace, write_atomically
+from trainer.units import night_command
 
 log = logging.getLogger(__name__)
 
@@ -108,43 +107,6 @@ async def _end(process: asyncio.subprocess.Process) -> None:
         with suppress(TimeoutError):
             await asyncio.wait_for(process.wait(), _END_TIMEOUT_S)
             return
-
-
-def night_command(workspace: Workspace) -> list[str]:
-    """What runs one night of `workspace`, whatever folder it is started in."""
-    return [sys.executable, "-m", "nightschool", "night", "--workspace", str(workspace.root)]
-
-
-def systemd_units(workspace: Workspace, at: time) -> tuple[str, str, str]:
-    """The name of the units, the service and the timer, as text."""
-    name = "nightschool-" + "".join(c if c.isascii() and c.isalnum() else "-" for c in workspace.root.name)
-    command = " ".join(_quoted_for_systemd(word) for word in night_command(workspace))
-    service = (
-        f"[Unit]\nDescription=A night of nightschool in {_escaped(str(workspace.root))}\n\n"
-        f"[Service]\nType=oneshot\nExecStart={command}\nNice=10\nIOSchedulingClass=idle\nTimeoutStartSec=12h\n"
-    )
-    timer = (
-        f"[Unit]\nDescription=When the nights of {_escaped(str(workspace.root))} begin\n\n"
-        # Persistent: a night missed because the machine was off is made up for.
-        f"[Timer]\nOnCalendar=*-*-* {at:%H:%M}:00 UTC\nPersistent=true\n\n[Install]\nWantedBy=timers.target\n"
-    )
-    return name, service, timer
-
-
-def cron_lines(workspace: Workspace, at: time) -> str:
-    """Lines for a crontab."""
-    # cron ends a command at a bare percent sign.
-    command = shlex.join(night_command(workspace)).replace("%", "\\%")
-    return f"CRON_TZ=UTC\n{at.minute} {at.hour} * * * {command}\n"
-
-
-def _escaped(text: str) -> str:
-    return text.replace("%", "%%").replace("\n", " ")
-
-
-def _quoted_for_systemd(word: str) -> str:
-    plain = word.replace("\\", "\\\\").replace('"', '\\"').replace("%", "%%").replace("$", "$$")
-    return f'"{plain}"' if any(c in word for c in " \t'\"\\;") else plain
 
 
 def _read_done(workspace: Workspace) -> datetime | None:

@@ -6,7 +6,6 @@ import importlib
 import random
 import resource
 import signal
-import sqlite3
 import subprocess
 import sys
 from contextlib import suppress
@@ -131,18 +130,6 @@ def test_a_file_that_changes_while_it_is_read_is_right_in_the_end(write, opened,
             assert index.is_current(passage.path, passage.start_line, passage.end_line, passage.sha256)
         index.update()
         assert held(index) == rebuilt()
-
-
-def test_a_catalogue_of_another_version_is_read_anew_and_keeps_its_embeddings(write, opened, embedder, workspace):
-    fill(write, 3)
-    with opened() as index:
-        index.update()
-    with sqlite3.connect(workspace.state / "index/catalogue.sqlite") as database:
-        database.execute("UPDATE facts SET value = '0.0' WHERE name = 'version'")
-    before = len(embedder.texts)
-    with opened() as index:
-        report = index.update()
-    assert (report.updated_files, report.embedded, len(embedder.texts)) == (3, 0, before)
 
 
 def test_too_much_that_is_dead_makes_a_new_collection_beside_the_old(write, opened, held, rebuilt, embedder):

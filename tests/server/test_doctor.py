@@ -150,3 +150,5 @@ def test_the_engine_and_the_index_are_judged_by_what_they_say():
     assert not engine(READY | {"engine": {"name": "failed", "reason": "no memory"}}).ok
     assert not coverage({"files": 0, "chunks": 0, "skipped": {}}).ok
     assert coverage({"files": 1, "chunks": 2, "skipped": {"binary": 3, "data": 4}}).found.endswith("4 data, 3 binary")
+    without_chroma = coverage({"files": 1, "chunks": 2, "skipped": {}, "store_fault": "http://x does not answer"})
+    assert (without_chroma.ok, "http://x" in without_chroma.found) == (False, True)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -22,14 +21,12 @@ from trainer.schedule import (
     BadTime,
     Schedule,
     _night_process,
-    cron_lines,
     due_slot,
     keep_nights,
-    night_command,
     nights_of,
     read_time,
-    systemd_units,
 )
+from trainer.units import cron_lines, night_command
 
 NIGHTLY = Schedule(time(2, 30, tzinfo=UTC), timedelta(hours=4))
 BEGIN = datetime(2026, 3, 27, tzinfo=UTC)
@@ -163,17 +160,6 @@ def odd_workspace(tmp_path: Path) -> Workspace:
     root = tmp_path / "a b %n $HOME é"
     root.mkdir()
     return Workspace(root)
-
-
-@pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="no systemd here")
-def test_the_timer_is_one_that_systemd_takes(odd_workspace: Workspace, tmp_path: Path) -> None:
-    name, service, timer = systemd_units(odd_workspace, time(2, 30))
-    for suffix, text in (("service", service), ("timer", timer)):
-        (tmp_path / f"{name}.{suffix}").write_text(text)
-    verify = ["systemd-analyze", "verify", "--man=no", "--recursive-errors=no", str(tmp_path / f"{name}.timer")]
-    done = subprocess.run([*verify, str(tmp_path / f"{name}.service")], capture_output=True, text=True)
-    assert (done.returncode, [line for line in done.stderr.splitlines() if name in line]) == (0, [])
-    assert "OnCalendar=*-*-* 02:30:00 UTC" in timer
 
 
 def test_the_line_for_cron_runs_what_it_says(odd_workspace: Workspace) -> None:
