@@ -81,12 +81,14 @@ def init(workspace: WorkspaceOption = None) -> None:
 
     Examples: `nightschool init`, `nightschool init --workspace ~/src/app`
     """
+    from indexer.fleet_settings import FleetSettings
     from indexer.settings import IndexerSettings, SectionSettings, write_defaults
     from server.settings import ServerSettings
     from trainer.corpus_settings import CorpusSettings
     from trainer.settings import TrainerSettings
 
-    sections: list[type[SectionSettings]] = [IndexerSettings, ServerSettings, TrainerSettings, CorpusSettings]
+    sections: list[type[SectionSettings]] = [IndexerSettings, FleetSettings, ServerSettings]
+    sections += [TrainerSettings, CorpusSettings]
     print(f"wrote {write_defaults(find_workspace(workspace), sections)}")
 
 

@@ -7,7 +7,7 @@ import logging
 import shutil
 import sqlite3
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from hashlib import sha256
 from pathlib import Path
 from typing import TypeVar
@@ -19,7 +19,7 @@ from indexer.embedding import Embedder, EmbedderUnavailable
 from indexer.embedding_cache import EmbeddingCache
 from indexer.lexical import LexicalDamaged, LexicalIndex
 from indexer.lock import IndexUnavailable
-from indexer.parts import Parts
+from indexer.parts import Commons, Parts
 from indexer.quarantine import BadQuarantine
 from indexer.settings import IndexerSettings
 from indexer.store import Store, StoreDamaged, collection_name, forget_client, open_client
@@ -42,20 +42,34 @@ def index_folder(workspace: Workspace) -> Path:
     return folder
 
 
-def open_parts(workspace: Workspace, settings: IndexerSettings, embedder: Embedder) -> Parts:
+def open_parts(
+    workspace: Workspace, settings: IndexerSettings, embedder: Embedder, commons: Commons | None = None
+) -> Parts:
     """Everything but the store, which is heavy and opened when it is needed."""
     folder = index_folder(workspace)
     catalogue = _open_catalogue(folder)
-    cache = _open_sound(folder / "embeddings.sqlite", lambda file: EmbeddingCache(file, embedder.name))
-    return Parts(workspace, settings, catalogue, cache, _open_lexical(folder, catalogue), embedder)
+    cache = commons.cache if commons else open_cache(folder, embedder)
+    return Parts(workspace, settings, catalogue, cache, _open_lexical(folder, catalogue), embedder, commons=commons)
+
+
+def open_cache(folder: Path, embedder: Embedder) -> EmbeddingCache:
+    """The embeddings kept in `folder`; a damaged file is set aside and begun anew."""
+    return _open_sound(folder / "embeddings.sqlite", lambda file: EmbeddingCache(file, embedder.name))
+
+
+def chroma_folder(parts: Parts) -> Path:
+    """Where the embedded Chroma is that has this index's collection."""
+    return parts.commons.chroma if parts.commons else index_folder(parts.workspace) / "chroma"
 
 
 def close_parts(parts: Parts) -> None:
     parts.lexical.close()
     parts.catalogue.close()
+    if parts.commons is not None:
+        return  # they are the fleet's to close
     parts.cache.close()
     if parts.store is not None and not parts.settings.chroma:
-        forget_client(index_folder(parts.workspace) / "chroma")
+        forget_client(chroma_folder(parts))
 
 
 def _open_catalogue(folder: Path) -> Catalogue:
@@ -120,18 +134,27 @@ def renew_lexical(parts: Parts) -> None:
 
 def open_store(parts: Parts) -> Store:
     """The collection of this embedder and chunker, checked in a child process first; a damaged Chroma is set aside."""
-    folder = index_folder(parts.workspace) / "chroma"
+    # One at a time: two threads that make a client of the same folder get one that has no database (chromadb 1.5.9).
+    with parts.commons.lock if parts.commons else nullcontext():
+        return _open_store(parts)
+
+
+def _open_store(parts: Parts) -> Store:
+    folder = chroma_folder(parts)
     name = parts.catalogue.fact(_COLLECTION) or ""
-    if not _is_ours(name, parts):
+    is_new = not _is_ours(name, parts)
+    if is_new:
         name = _name(parts, 1)
         parts.catalogue.queue_all(Target.STORE)
         parts.catalogue.set_fact(_COLLECTION, name)
-    if not parts.settings.chroma and folder.exists() and (fault := store_fault(folder, name)):
+    if not parts.settings.chroma and folder.exists() and (fault := _fault(parts, folder, name)):
         renew_store_folder(parts, fault)
     try:
+        parts.opened_renewal = parts.commons.renewals if parts.commons else 0
         store = Store(open_client(folder, parts.settings.chroma), name)
         expected, waiting = parts.catalogue.count_stored(), parts.catalogue.waiting(Target.STORE)
-        if abs(store.count() - expected) <= waiting:
+        # What an older catalogue has left under a new one's name is nothing that we know of.
+        if abs(store.count() - expected) <= (0 if is_new else waiting):
             return store
         log.warning("Chroma has %d chunks, not %d: filled anew", store.count(), expected)
         store.delete()
@@ -143,20 +166,42 @@ def open_store(parts: Parts) -> Store:
     return Store(open_client(folder, parts.settings.chroma), name)
 
 
+def _fault(parts: Parts, folder: Path, name: str) -> str:
+    """What is wrong with the Chroma; a fleet's is looked at once, with all its collections."""
+    commons = parts.commons
+    if commons is None:
+        return store_fault(folder, name)
+    with commons.lock:
+        fault = "" if commons.is_checked else store_fault(folder)
+        commons.is_checked = True
+        return fault
+
+
 def renew_store_folder(parts: Parts, fault: str) -> None:
-    """Set a damaged embedded Chroma aside and queue all chunks for a new one; no embedding is computed again."""
-    folder = index_folder(parts.workspace) / "chroma"
+    """Set a damaged embedded Chroma aside and queue all chunks for a new one; no embedding is computed again.
+
+    In a fleet the first who finds the damage sets it aside; the others only fill the new one.
+    """
     log.warning("the Chroma of the index is damaged (%s): set aside and built anew", fault)
+    if parts.commons is None:
+        _set_store_aside(chroma_folder(parts))
+    else:
+        with parts.commons.lock:
+            if parts.opened_renewal == parts.commons.renewals:
+                _set_store_aside(parts.commons.chroma)
+                parts.commons.renewals += 1
+    parts.catalogue.queue_all(Target.STORE)
+
+
+def _set_store_aside(folder: Path) -> None:
     forget_client(folder)
     set_aside(folder)
-    parts.catalogue.queue_all(Target.STORE)
 
 
 def next_generation(parts: Parts, store: Store) -> Store:
     """An empty collection beside `store`."""
     generation = int(store.name.rsplit("g", 1)[-1]) + 1
-    folder = index_folder(parts.workspace) / "chroma"
-    return Store(open_client(folder, parts.settings.chroma), _name(parts, generation))
+    return Store(open_client(chroma_folder(parts), parts.settings.chroma), _name(parts, generation))
 
 
 def put_in_service(parts: Parts, store: Store) -> None:
@@ -166,10 +211,15 @@ def put_in_service(parts: Parts, store: Store) -> None:
 
 
 def _name(parts: Parts, generation: int) -> str:
-    root = parts.workspace.root
-    # On a server many workspaces share one Chroma.
-    owner = f"{root.name}-{sha256(str(root).encode()).hexdigest()[:8]}" if parts.settings.chroma else ""
-    return collection_name(parts.embedder.name, generation, owner)
+    return collection_name(parts.embedder.name, generation, _owner(parts))
+
+
+def _owner(parts: Parts) -> str:
+    """What tells this index's collection from others: in a fleet all are in one Chroma, on a server many fleets'."""
+    folder = parts.workspace.state if parts.commons else parts.workspace.root
+    if parts.settings.chroma:
+        return f"{folder.name}-{sha256(str(folder).encode()).hexdigest()[:8]}"
+    return folder.name if parts.commons else ""
 
 
 def _is_ours(name: str, parts: Parts) -> bool:

@@ -117,6 +117,14 @@ def open_client(folder: Path, address: str) -> Any:
         raise StoreDamaged(f"Chroma at {address or folder} cannot be opened: {error}") from error
 
 
+def collection_names(client: Any) -> list[str]:
+    """Every collection that this Chroma has, in the order of their names."""
+    names: list[str] = []
+    while page := client.list_collections(limit=_MAX_BATCH, offset=len(names)):
+        names += [collection.name for collection in page]
+    return sorted(names)
+
+
 def forget_client(folder: Path) -> None:
     """Let go of an embedded Chroma, so that its folder can be opened anew or moved away."""
     from chromadb.api.shared_system_client import SharedSystemClient

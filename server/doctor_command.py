@@ -90,7 +90,7 @@ async def _the_index(place: Workspace) -> AsyncIterator[tuple[Json, Search, Upda
     """A report of an update, a search, and how to read the tree anew: through the backend, which watches, or here."""
     import asyncio
 
-    from indexer.index import open_index
+    from indexer.opened import open_any_index
     from indexer.settings import IndexerSettings
     from server.client import find_backend
 
@@ -103,7 +103,7 @@ async def _the_index(place: Workspace) -> AsyncIterator[tuple[Json, Search, Upda
         async with backend:
             yield await backend.post("/index"), search, _watched
         return
-    with open_index(place, IndexerSettings.read(place)) as index:
+    with open_any_index(place, IndexerSettings.read(place)) as index:
 
         async def search_here(query: str) -> list[str]:
             return [passage.path for passage in await asyncio.to_thread(index.search, query, 5)]
