@@ -20,6 +20,7 @@ from nightschool_generators import generator_for, judge_for
 from server.adapter_commands import adapters_app, loss_line
 from server.doctor_command import doctor
 from server.feedback_commands import feedback_app
+from server.fleet_commands import fleet_app
 from server.forget_command import forget
 from server.mcp_command import mcp
 from server.options import JsonOption, WorkspaceOption
@@ -60,6 +61,7 @@ app = typer.Typer(
 )
 app.add_typer(adapters_app, name="adapters")
 app.add_typer(feedback_app, name="feedback")
+app.add_typer(fleet_app, name="fleet")
 app.command()(doctor)
 app.command()(mcp)
 app.command("ui")(open_page)
@@ -118,6 +120,9 @@ def index(
     skipped = sorted(report["skipped"].items(), key=lambda item: -item[1])
     if skipped:
         print_table("not indexed", ["reason", "files"], [[reason, str(count)] for reason, count in skipped])
+    if report["failed"]:
+        print_table("failed", ["repository", "why"], list(report["failed"].items()))
+        raise typer.Exit(1)
 
 
 @app.command()

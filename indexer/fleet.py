@@ -77,8 +77,7 @@ class FleetIndex:
         The settings are read anew: repositories that were added come in, those that are gone from them are deleted.
         """
         started = time.monotonic()
-        if self._only is None:
-            self._members.reload()
+        self.reload()
         reports: list[UpdateReport] = []
         failed: dict[str, str] = {}
         for number, name in enumerate(self.names, 1):
@@ -87,6 +86,17 @@ class FleetIndex:
             except IndexUnavailable as error:
                 failed[name] = str(error)
         return _summed(reports, failed, time.monotonic() - started)
+
+    def reload(self) -> None:
+        """Read [fleet] anew; what is gone from it is deleted. A view does nothing. Raises `IndexUnavailable`."""
+        if self._only is None:
+            self._members.reload()
+            self._git.clear()
+
+    def group_of(self, name: str) -> str:
+        """The group of the repository `name`; "" where it has none."""
+        repository = self._members.find(name) if name in self.names else None
+        return repository.group if repository else ""
 
     def update_one(self, name: str, on_progress: Callable[[Progress], None] = lambda _: None) -> UpdateReport:
         """Bring the index of one repository up to its tree. Raises `IndexUnavailable`."""

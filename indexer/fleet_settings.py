@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
+from collections.abc import Sequence
 from hashlib import sha256
 from pathlib import Path
 from typing import ClassVar, Self
@@ -11,7 +12,7 @@ from typing import ClassVar, Self
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 from pydantic_settings import SettingsConfigDict
 
-from indexer.settings import SectionSettings
+from indexer.settings import SectionSettings, bad_settings
 from indexer.workspace import Workspace
 
 NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
@@ -84,6 +85,12 @@ class FleetSettings(SectionSettings):
     search_threads: int = Field(8, ge=1, le=64, description="repositories searched at once for one query")
     git_timeout_s: float = Field(900.0, gt=0, description="a clone or fetch that takes longer has failed; seconds")
 
+    @classmethod
+    def check(cls, repositories: Sequence[object]) -> None:
+        """Raise `BadSettings` when these are no repositories of a fleet."""
+        with bad_settings(cls.section):
+            cls(repositories=repositories)  # type: ignore[arg-type]
+
     @model_validator(mode="after")
     def _are_told_apart(self) -> Self:
         for what, values in (
@@ -93,6 +100,12 @@ class FleetSettings(SectionSettings):
             if twice := [value for value, count in Counter(values).items() if count > 1]:
                 raise ValueError(f"two repositories have the {what} {twice[0]!r}: give each its own")
         return self
+
+
+def make_repository(name: str, source: str, group: str = "") -> RepositorySettings:
+    """One repository. Raises `BadSettings`."""
+    with bad_settings(FleetSettings.section):
+        return RepositorySettings(name=name, source=source, group=group)
 
 
 def is_url(source: str) -> bool:

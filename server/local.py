@@ -56,7 +56,7 @@ async def open_search(workspace: Workspace) -> AsyncIterator[Find]:
         async def find(query: str, k: int) -> Json:
             started = time.perf_counter()
             passages = await asyncio.to_thread(index.search, query, k)
-            return search_json(query, (time.perf_counter() - started) * 1000, passages)
+            return search_json(query, (time.perf_counter() - started) * 1000, passages, index.missing())
 
         yield find
 

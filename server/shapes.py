@@ -17,9 +17,13 @@ def passage_json(passage: Passage) -> Json:
     return asdict(passage)
 
 
-def search_json(query: str, took_ms: float, passages: Sequence[Passage]) -> Json:
-    """What `search` answers for one query; `took_ms` is the search itself, query embedding included."""
-    return {"query": query, "took_ms": round(took_ms, 2), "passages": [passage_json(passage) for passage in passages]}
+def search_json(query: str, took_ms: float, passages: Sequence[Passage], missing: Sequence[str] = ()) -> Json:
+    """What `search` answers for one query; `took_ms` is the search itself, query embedding included.
+
+    `missing`: the repositories of a fleet that could not be asked, with the reason; left out where there are none.
+    """
+    found = {"query": query, "took_ms": round(took_ms, 2), "passages": [passage_json(passage) for passage in passages]}
+    return found | ({"missing": list(missing)} if missing else {})
 
 
 def code_json(path: str, text: str, start_line: int, end_line: int | None) -> Json:
