@@ -306,5 +306,5 @@ def _summed(reports: Sequence[UpdateReport], failed: dict[str, str], seconds: fl
     for report in reports:
         skipped.update(report.skipped)
         masked.update(report.masked_secrets)
-    summed = [sum(getattr(report, number) for report in reports) for number in numbers]
-    return UpdateReport(*summed, dict(skipped), dict(masked), seconds, failed)
+    summed = {number: sum(getattr(report, number) for report in reports) for number in numbers}
+    return UpdateReport(**summed, skipped=dict(skipped), masked_secrets=dict(masked), seconds=seconds, failed=failed)

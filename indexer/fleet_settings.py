@@ -89,7 +89,7 @@ class FleetSettings(SectionSettings):
     def check(cls, repositories: Sequence[object]) -> None:
         """Raise `BadSettings` when these are no repositories of a fleet."""
         with bad_settings(cls.section):
-            cls(repositories=repositories)  # type: ignore[arg-type]
+            cls(repositories=repositories)
 
     @model_validator(mode="after")
     def _are_told_apart(self) -> Self:

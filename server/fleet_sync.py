@@ -6,7 +6,6 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import asdict, dataclass
-from functools import partial
 
 from indexer.clones import CannotFetch, bring_clone
 from indexer.fleet import FleetIndex, open_fleet
@@ -69,7 +68,7 @@ async def _updating(fleet: Workspace, tell: Tell) -> AsyncIterator[Update]:
             return
         index = stack.enter_context(open_fleet(fleet, IndexerSettings.read(fleet)))
         index.reload()
-        yield partial(asyncio.to_thread, _update_here, index, tell)
+        yield lambda name: asyncio.to_thread(_update_here, index, tell, name)
 
 
 def _update_here(index: FleetIndex, tell: Tell, name: str) -> Json:
