@@ -28,6 +28,7 @@ from server.auth import read_or_make_token
 from server.fleet_commands import fleet_app
 from server.fleet_doctor import look_at_fleet
 from server.http import make_app
+from server.lsp_documents import Folders, Place, file_uri
 
 ROOT = Path(__file__).parent.parent.parent
 PARSER = 'def parse_invoice(text):\n    """Parse the lines of an invoice."""\n    return text\n'
@@ -383,3 +384,16 @@ async def test_search_goes_on_while_a_repository_is_added_and_removed(two, place
 
         await asyncio.gather(asyncio.to_thread(ask), asyncio.to_thread(change))
     assert faults == []
+
+
+def test_an_editor_opens_and_names_the_files_of_a_fleet_where_they_lie(two, place):
+    (place.root / "inside").mkdir()
+    add_repository(place, make_repository("inner", "inside"))
+    folders = Folders()
+    folders.add(place.root)
+    for path, file in (("mail/mailer.py", two / "two" / "mailer.py"), ("inner/a.py", place.root / "inside" / "a.py")):
+        uri = folders.uri(place, path)
+        assert uri == file_uri(file.resolve())
+        assert folders.locate(uri) == Place(place, path)
+    assert folders.locate(file_uri(two / "elsewhere.py")) is None
+    assert folders.locate(file_uri(place.root / "notes.md")) == Place(place, "notes.md")
