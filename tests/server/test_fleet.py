@@ -20,6 +20,7 @@ from indexer.fleet_file import add_repository, remove_repository, rename_reposit
 from indexer.fleet_settings import FleetSettings, make_repository
 from indexer.git import head_commit
 from indexer.index import IndexUnavailable, open_index
+from indexer.quarantine import read_quarantine, write_quarantine
 from indexer.settings import BadSettings, IndexerSettings
 from indexer.workspace import Workspace
 from server import backend as backend_module
@@ -27,6 +28,7 @@ from server.asker import Asker
 from server.auth import read_or_make_token
 from server.fleet_commands import fleet_app
 from server.fleet_doctor import look_at_fleet
+from server.forget_command import CannotForget, find_holder, forget, name_target
 from server.http import make_app
 from server.lsp_documents import Folders, Place, file_uri
 
@@ -397,3 +399,19 @@ def test_an_editor_opens_and_names_the_files_of_a_fleet_where_they_lie(two, plac
         assert folders.locate(uri) == Place(place, path)
     assert folders.locate(file_uri(two / "elsewhere.py")) is None
     assert folders.locate(file_uri(place.root / "notes.md")) == Place(place, "notes.md")
+
+
+def test_what_is_forgotten_in_a_fleet_goes_from_its_index_and_stays_out_after_a_rename(two, place, capsys):
+    with open_fleet(place, IndexerSettings(), Words()) as index:
+        index.update()
+        holder, what = find_holder(place, "mail/mailer.py")
+        write_quarantine(holder, read_quarantine(holder).with_held(*name_target(holder, what), "old"))
+        rename_repository(place, "mail", "post")
+        index.update()
+        assert [p.path for p in index.search("send_reminder", 5)] == ["bills/parser.py"]
+        assert index.read("post/mailer.py") is None
+    forget(None, workspace=place.root, as_json=True)
+    assert json.loads(capsys.readouterr().out) == {"paths": {"post/mailer.py": "old"}, "sources": {}}
+    assert [entry.name for entry in (two / "two").iterdir()] == ["mailer.py"]
+    with pytest.raises(CannotForget, match="give REPOSITORY/PATH"):
+        forget("mailer.py", workspace=place.root)
