@@ -87,10 +87,13 @@ class FleetIndex:
                 failed[name] = str(error)
         return _summed(reports, failed, time.monotonic() - started)
 
-    def reload(self) -> None:
-        """Read [fleet] anew; what is gone from it is deleted. A view does nothing. Raises `IndexUnavailable`."""
+    def reload(self, all_may_go: bool = False) -> None:
+        """Read [fleet] anew; what is gone from it is deleted, all of it only with `all_may_go`. A view does nothing.
+
+        Raises `IndexUnavailable`.
+        """
         if self._only is None:
-            self._members.reload()
+            self._members.reload(all_may_go)
             self._git.clear()
 
     def group_of(self, name: str) -> str:

@@ -120,14 +120,19 @@ class Members:
                 self._is_watching = False
                 self._close_all()
 
-    def reload(self) -> None:
-        """Read the settings anew: what is gone from them is deleted, with its clone. Raises `IndexUnavailable`."""
+    def reload(self, all_may_go: bool = False) -> None:
+        """Read the settings anew: what is gone from them is deleted, with its clone. Raises `IndexUnavailable`.
+
+        That all are gone is believed only with `all_may_go`: a file that an editor is writing is empty for a moment.
+        """
         try:
             self.settings = FleetSettings.read(self.fleet)
         except BadSettings as error:
             raise IndexUnavailable(str(error)) from error
         self.faults = {name: fault for name, fault in self.faults.items() if name in self.names}
         kept = {one.id for one in self.settings.repositories}
+        if not kept and not all_may_go:
+            return
         for id in sorted({*_ids_in(fleet_folder(self.fleet)), *_ids_in(clones_folder(self.fleet))} - kept):
             self._delete(id)
 

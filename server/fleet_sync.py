@@ -100,7 +100,7 @@ async def reload(fleet: Workspace) -> None:
             await backend.post("/fleet/reload")
         return
     with open_fleet(fleet, IndexerSettings.read(fleet)) as index:
-        await asyncio.to_thread(index.reload)
+        await asyncio.to_thread(index.reload, True)
 
 
 async def read_status(fleet: Workspace) -> Json:

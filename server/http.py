@@ -190,7 +190,7 @@ def _add_fleet_routes(app: FastAPI, backend: Backend) -> None:
 
     @app.post("/fleet/reload", summary="Read [fleet] anew; what is gone from it is deleted")
     async def reload() -> Json:
-        await asyncio.to_thread(fleet().reload)
+        await asyncio.to_thread(fleet().reload, True)
         return {"repositories": list(fleet().names)}
 
     @app.post("/fleet/update", summary="Read [fleet] anew and bring the index of one repository up to date")

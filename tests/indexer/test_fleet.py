@@ -189,6 +189,20 @@ def test_removing_a_repository_touches_no_other(three, settle, place, opened):
     assert three["mail"].is_dir()
 
 
+def test_settings_that_are_empty_for_a_moment_delete_nothing(three, place, opened):
+    with opened() as fleet:
+        fleet.update()
+        settings = place.settings_file.read_text()
+        place.settings_file.write_text("")
+        assert fleet.update().files == 0
+        place.settings_file.write_text(settings)
+        report = fleet.update()
+        assert (report.files, report.updated_files) == (3, 0)
+        place.settings_file.write_text("")
+        fleet.reload(all_may_go=True)
+        assert [entry.name for entry in (place.state / "fleet").iterdir() if entry.is_dir()] == ["chroma"]
+
+
 def test_an_added_repository_comes_in_while_the_others_serve(three, settle, opened):
     settle(("bills", three["bills"]))
     with opened() as fleet, fleet.watch():
