@@ -1,10 +1,9 @@
 """What many repositories cost, as sections of benchmarks/fleet.md; a section is written anew, the others stay.
 
-usage: ./run bench fleet [--counts 1 10 100] [--files 40] [--queries 200] [--keep FOLDER]
+usage: ./run bench fleet [--counts 1 10 100] [--files 15] [--queries 200] [--keep FOLDER]
 
-The repositories are real: the installed Python packages with the most files, up to `--files` of each. Vectors are of
-hashed words (MiniLM would take an hour for them); its own query embedding is timed apart and belongs on top. Each count
-is measured in a process of its own.
+The repositories are real: the installed Python packages with the most files, up to `--files` of each, those of at most
+12 kB. The embedder is the one that the settings name by default. Each count is measured in a process of its own.
 """
 
 from __future__ import annotations
@@ -28,11 +27,9 @@ from typing import Any
 
 import numpy as np
 import psutil
-from index import HashedWords
 from numpy.typing import NDArray
 
 from indexer import fleet_search
-from indexer.embedding import PACKAGED_EMBEDDER, SentenceTransformerEmbedder
 from indexer.fleet import FleetIndex, open_fleet
 from indexer.fleet_search import Answered, fuse, in_turn
 from indexer.index import Index
@@ -69,7 +66,7 @@ def make_repositories(folder: Path, count: int, files: int) -> list[Path]:
     made = []
     for package in by_size:
         target = folder / re.sub(r"[^a-z0-9]+", "-", package.name.lower()).strip("-")
-        for file in sorted(package.rglob("*.py"))[:files]:
+        for file in [one for one in sorted(package.rglob("*.py")) if 200 < one.stat().st_size <= 12_000][:files]:
             to = target / "src" / file.relative_to(package)
             to.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(file, to)
@@ -108,7 +105,7 @@ def measure(folder: Path, count: int, asked: int, is_watched: bool) -> dict[str,
     write_settings(place, repositories)
     process = psutil.Process()
     before = process.memory_info().rss
-    with open_fleet(place, IndexerSettings(), HashedWords()) as fleet:
+    with open_fleet(place, IndexerSettings()) as fleet:
         started = time.perf_counter()
         if is_watched:
             with fleet.watch():
@@ -170,22 +167,11 @@ def index_all(folder: Path, repositories: list[Path]) -> tuple[float, int]:
     """Seconds to index all of them, and how many chunks they have."""
     place = Workspace(folder.resolve())
     write_settings(place, repositories)
-    with open_fleet(place, IndexerSettings(), HashedWords()) as fleet:
+    with open_fleet(place, IndexerSettings()) as fleet:
         started = time.perf_counter()
         report = fleet.update(lambda step: None)
     print(f"{report.files} files, {report.chunks} chunks, failed: {report.failed}", file=sys.stderr)
     return time.perf_counter() - started, report.chunks
-
-
-def minilm_ms() -> float:
-    """Median time that the packaged embedder takes for a query."""
-    embedder = SentenceTransformerEmbedder(PACKAGED_EMBEDDER)
-    taken = []
-    for number in range(30):
-        started = time.perf_counter()
-        embedder.embed([f"where is the session of request {number} closed"])
-        taken.append((time.perf_counter() - started) * 1e3)
-    return sorted(taken)[len(taken) // 2]
 
 
 def section_search(folder: Path, counts: list[int], files: int, asked: int) -> None:
@@ -205,8 +191,7 @@ def _search_text(
     each = (rows[many]["mib"] - rows[few]["mib"]) / max(1, many - few)
     lines = [
         f"`./run bench fleet`; {machine()}. Repositories are installed Python packages, up to {files} files of each; "
-        "vectors of hashed words, 384 wide, in place of MiniLM's, "
-        f"whose query embedding ({minilm_ms():.1f} ms, once a query whatever the number of repositories) comes on top. "
+        f"embedder {IndexerSettings().embedder}. "
         f"{asked} questions, ten passages each; a process of its own for each row, other programs beside it.",
         "",
         "| repositories | files | chunks | opened, first answer | p50 | p99 | state | memory |",
@@ -247,7 +232,7 @@ def main() -> None:
         return
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--counts", type=int, nargs="+", default=[1, 10, 100])
-    parser.add_argument("--files", type=int, default=6)
+    parser.add_argument("--files", type=int, default=15)
     parser.add_argument("--queries", type=int, default=200)
     parser.add_argument("--keep", type=Path, help="work here, and leave it")
     wish = parser.parse_args()
