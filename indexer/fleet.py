@@ -103,7 +103,8 @@ class FleetIndex:
 
     def update_one(self, name: str, on_progress: Callable[[Progress], None] = lambda _: None) -> UpdateReport:
         """Bring the index of one repository up to its tree. Raises `IndexUnavailable`."""
-        self._check(name)
+        if name not in self.names:
+            raise IndexUnavailable(f"there is no repository {name}")
         return self._update_one(name, name, on_progress)
 
     def _update_one(self, name: str, title: str, tell: Callable[[Progress], None]) -> UpdateReport:
@@ -123,13 +124,15 @@ class FleetIndex:
         """The `k` best passages of all repositories, fused by rank and verified; see `Index.search`."""
         laid = self._overlays(overlays)
         if parse_exact(query):
-            found = self._ask_all(lambda name, index: _named(name, index.search(query, k, laid[name])))
+            found = self._ask_all(lambda name, index: _named(name, index.search(query, k, laid.get(name, {}))))
             return [passage for _, passages in found for passage in passages][:k]
         asked = Query(query)
         with translated_errors(self._members.fleet):
             embedding = self._members.embedder.embed([query])[0]
         answered = self._ask_all(
-            lambda name, index: Answered(name, index.candidates(asked, k, laid[name], embedding), index.word_counts)
+            lambda name, index: Answered(
+                name, index.candidates(asked, k, laid.get(name, {}), embedding), index.word_counts
+            )
         )
         return self._verified(fuse(asked, [answer for _, answer in answered]), k, laid)
 
@@ -140,7 +143,7 @@ class FleetIndex:
 
         def look(index: Index, one: Placed) -> Passage | None:
             if one.repository not in verify:
-                verify[one.repository] = index.verifier(laid[one.repository])
+                verify[one.repository] = index.verifier(laid.get(one.repository, {}))
             return verify[one.repository](one.chunk, one.score)
 
         for one in placed:
@@ -158,7 +161,7 @@ class FleetIndex:
         """
         laid = self._overlays(overlays)
         found = self._ask_all(
-            lambda name, index: _named(name, index.find_named(self._without_names(text, name), laid[name]))
+            lambda name, index: _named(name, index.find_named(self._without_names(text, name), laid.get(name, {})))
         )
         first = sorted(found, key=lambda pair: not re.search(rf"(?<![\w./-]){re.escape(pair[0])}/", text))
         return in_turn([passages for _, passages in first], _MOST_NAMED)
@@ -211,7 +214,12 @@ class FleetIndex:
 
     def commit_of(self, repository: str) -> str:
         """The commit of `repository` that is checked out; "" without git."""
-        return self._git_of(repository)[0] or "" if repository in self.names else ""
+        if repository not in self.names:
+            return ""
+        try:
+            return self._git_of(repository)[0] or ""
+        except IndexUnavailable:  # it is among the missing now
+            return ""
 
     @property
     def embedder_name(self) -> str:
@@ -252,14 +260,6 @@ class FleetIndex:
         return known[1:]
 
     # To one, to all
-
-    def _check(self, name: str) -> None:
-        if name not in self.names:
-            raise IndexUnavailable(f"there is no repository {name}")
-
-    def _ask(self, name: str, question: Callable[[Index], Answer]) -> Answer:
-        self._check(name)
-        return self._members.ask(name, question)
 
     def _ask_all(self, question: Callable[[str, Index], Answer]) -> list[tuple[str, Answer]]:
         """What each repository answers, in the order of the settings; those that fail are left out, and `missing`."""

@@ -17,7 +17,7 @@ from indexer.embedding import Embedder, find_embedder
 from indexer.fleet_settings import FleetSettings, RepositorySettings, clones_folder, fleet_folder
 from indexer.index import Index
 from indexer.lock import IndexUnavailable, own_folder
-from indexer.opening import close_parts, open_cache, open_parts, translated_errors
+from indexer.opening import close_parts, open_cache, open_parts, open_store, translated_errors
 from indexer.parts import Commons
 from indexer.settings import BadSettings, IndexerSettings
 from indexer.store import forget_client
@@ -145,7 +145,7 @@ class Members:
             if (state / "index").is_dir():
                 parts = open_parts(Workspace(state, state), self._indexer_settings, self.embedder, self._commons)
                 try:
-                    Index(parts).delete_collection()
+                    open_store(parts).delete()
                 finally:
                     close_parts(parts)
             shutil.rmtree(state / "index", ignore_errors=True)

@@ -21,7 +21,7 @@ from indexer.explain import explain
 from indexer.git import count_dirty_files, day_of_last_change, head_commit
 from indexer.lexical import LexicalDamaged
 from indexer.lines import cut_lines
-from indexer.lock import IndexUnavailable, own_folder
+from indexer.lock import IndexUnavailable, NotReadable, own_folder
 from indexer.named import find_named, is_known
 from indexer.opening import (
     close_parts,
@@ -48,10 +48,6 @@ __all__ = ["Index", "IndexState", "IndexUnavailable", "NotReadable", "Progress",
 log = logging.getLogger(__name__)
 _DEAD_SHARE = 0.4  # of what was ever put into Chroma: its graph never forgets, and loses 12 points of recall by five
 _DEAD_AT_LEAST = 2_000
-
-
-class NotReadable(IndexUnavailable):
-    """Who asks may read nothing of this index."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -252,12 +248,6 @@ class Index:
     def word_counts(self) -> WordCounts:
         """How rare each word is here."""
         return self._parts.lexical
-
-    def delete_collection(self) -> None:
-        """Take its chunks out of Chroma, for good."""
-        with translated_errors(self._parts.workspace), self._storing:
-            (self._parts.store or open_store(self._parts)).delete()
-            self._parts.store = None
 
     def is_current(self, path: str, start_line: int, end_line: int, sha256: str) -> bool:
         """Do these lines on disk (secrets masked) still have this hash?"""
