@@ -176,9 +176,11 @@ def index_all(folder: Path, repositories: list[Path]) -> tuple[float, int]:
 
 def section_search(folder: Path, counts: list[int], files: int, asked: int) -> None:
     """Search over few and many repositories: time, memory, and whether the right file is found."""
-    repositories = make_repositories(folder / "repositories", max(counts), files)
-    (folder / "made.txt").write_text("\n".join(map(str, repositories)))
-    seconds, chunks = index_all(folder, repositories)
+    seconds, chunks = 0.0, 0
+    if not (folder / "made.txt").exists():
+        repositories = make_repositories(folder / "repositories", max(counts), files)
+        seconds, chunks = index_all(folder, repositories)
+        (folder / "made.txt").write_text("\n".join(map(str, repositories)))
     rows = {count: child(folder, count, asked) for count in counts}
     watched = child(folder, max(counts), asked, "--watch")
     write_section("Search over many repositories", _search_text(rows, watched, seconds, chunks, files, asked))
@@ -208,8 +210,8 @@ def _search_text(
         f"{rows[many]['p99'] / rows[few]['p99']:.1f} times; {each:.1f} MiB a repository of "
         f"{rows[many]['chunks'] / many:.0f} chunks (index, Chroma's graph and open files). "
         f"All {many} watched and up to date: {watched['threads']} threads, {watched['mib']:.0f} MiB, "
-        f"{watched['watch_s']:.1f} s to start. "
-        f"Indexed from nothing in {seconds:.0f} s ({chunks / seconds:.0f} chunks/s).",
+        f"{watched['watch_s']:.1f} s to start."
+        + (f" Indexed from nothing in {seconds:.0f} s ({chunks / seconds:.0f} chunks/s)." if seconds else ""),
         "",
         "Is the right file among the first ten chunks? Questions are first lines of docstrings. `own` is what the "
         "place in the repository's own list counts beside the place in the one list over all (`OWN` in "
@@ -234,7 +236,7 @@ def main() -> None:
     parser.add_argument("--counts", type=int, nargs="+", default=[1, 10, 100])
     parser.add_argument("--files", type=int, default=15)
     parser.add_argument("--queries", type=int, default=200)
-    parser.add_argument("--keep", type=Path, help="work here, and leave it")
+    parser.add_argument("--keep", type=Path, help="work here, and leave it; indexed already: use it as it is")
     wish = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
         folder = (wish.keep or Path(temporary)).resolve()
