@@ -21,6 +21,7 @@ from server.adapter_commands import adapters_app, loss_line
 from server.backup_commands import backup, restore
 from server.doctor_command import doctor
 from server.feedback_commands import feedback_app
+from server.fleet_commands import fleet_app
 from server.forget_command import forget
 from server.mcp_command import mcp
 from server.options import JsonOption, WorkspaceOption
@@ -62,6 +63,7 @@ app = typer.Typer(
 )
 app.add_typer(adapters_app, name="adapters")
 app.add_typer(feedback_app, name="feedback")
+app.add_typer(fleet_app, name="fleet")
 app.command()(doctor)
 app.command()(mcp)
 app.command("ui")(open_page)
@@ -85,12 +87,14 @@ def init(workspace: WorkspaceOption = None) -> None:
 
     Examples: `nightschool init`, `nightschool init --workspace ~/src/app`
     """
+    from indexer.fleet_settings import FleetSettings
     from indexer.settings import IndexerSettings, SectionSettings, write_defaults
     from server.settings import ServerSettings
     from trainer.corpus_settings import CorpusSettings
     from trainer.settings import TrainerSettings
 
-    sections: list[type[SectionSettings]] = [IndexerSettings, ServerSettings, TrainerSettings, CorpusSettings]
+    sections: list[type[SectionSettings]] = [IndexerSettings, FleetSettings, ServerSettings]
+    sections += [TrainerSettings, CorpusSettings]
     print(f"wrote {write_defaults(find_workspace(workspace), sections)}")
 
 
@@ -123,6 +127,9 @@ def index(
     if skipped:
         print_table("not indexed", ["reason", "files"], [[reason, str(count)] for reason, count in skipped])
     raise typer.Exit(int(bool(fault)))
+    if report["failed"]:
+        print_table("failed", ["repository", "why"], list(report["failed"].items()))
+        raise typer.Exit(1)
 
 
 @app.command()

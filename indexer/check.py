@@ -1,17 +1,21 @@
-"""`python -m indexer.check FOLDER COLLECTION`: is this Chroma sound? A child process: damage can be a SIGSEGV."""
+"""`python -m indexer.check FOLDER [COLLECTION]`: is this Chroma sound? A child process: damage can be a SIGSEGV."""
 
 from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 _TIMEOUT_S = 120
 
 
-def store_fault(folder: Path, collection: str) -> str:
-    """What is wrong with the Chroma in `folder`; "" when it opens, counts and finds a known id by its embedding."""
-    command = [sys.executable, "-W", "ignore", "-m", "indexer.check", str(folder), collection]
+def store_fault(folder: Path, collection: str = "") -> str:
+    """What is wrong with the Chroma in `folder`; "" when it opens, counts and finds a known id by its embedding.
+
+    Without `collection` each one that it has is looked at.
+    """
+    command = [sys.executable, "-W", "ignore", "-m", "indexer.check", str(folder), *filter(None, [collection])]
     root = Path(__file__).resolve().parent.parent
     try:
         run = subprocess.run(command, cwd=root, capture_output=True, text=True, timeout=_TIMEOUT_S, check=False)
@@ -20,6 +24,14 @@ def store_fault(folder: Path, collection: str) -> str:
     if run.returncode == 0:
         return ""
     return f"exit {run.returncode}: {run.stderr.strip().splitlines()[-1][:300] if run.stderr.strip() else 'no message'}"
+
+
+def check_stores(folder: Path, collections: Sequence[str]) -> None:
+    """Raises, or dies, when a collection (none given: any) cannot be counted, read and searched."""
+    from indexer.store import collection_names, open_client
+
+    for collection in collections or collection_names(open_client(folder, "")):
+        check_store(folder, collection)
 
 
 def check_store(folder: Path, collection: str) -> None:
@@ -36,4 +48,4 @@ def check_store(folder: Path, collection: str) -> None:
 
 
 if __name__ == "__main__":
-    check_store(Path(sys.argv[1]), sys.argv[2])
+    check_stores(Path(sys.argv[1]), sys.argv[2:])

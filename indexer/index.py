@@ -7,17 +7,21 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from hashlib import sha256
 
+import numpy as np
+from numpy.typing import NDArray
+
 from indexer.catalogue import Target
+from indexer.chunking import Chunk
 from indexer.embedding import Embedder, find_embedder
 from indexer.exact import find_exact, parse_exact
 from indexer.explain import explain
-from indexer.git import count_dirty_files, head_commit
+from indexer.git import count_dirty_files, day_of_last_change, head_commit
 from indexer.lexical import LexicalDamaged
 from indexer.lines import cut_lines
-from indexer.lock import IndexUnavailable, own_folder
+from indexer.lock import IndexUnavailable, NotReadable, own_folder
 from indexer.named import find_named, is_known
 from indexer.opening import (
     close_parts,
@@ -30,15 +34,17 @@ from indexer.opening import (
     renew_store_folder,
     translated_errors,
 )
+from indexer.overlays import WordCounts
 from indexer.parts import Parts
-from indexer.search import CurrentTexts, Passage, search
+from indexer.ranking import Candidate, Query, rank
+from indexer.search import CurrentTexts, Passage, find_candidates, search, verify
 from indexer.settings import IndexerSettings
 from indexer.store import StoreDamaged
 from indexer.update import Progress, Tally, read_tree, sync_lexical, sync_store
-from indexer.watch import Changes, watching_or_polling
+from indexer.watch import POLL_S, Changes, watching_or_polling
 from indexer.workspace import Workspace
 
-__all__ = ["Index", "IndexState", "IndexUnavailable", "Progress", "UpdateReport", "open_index"]
+__all__ = ["Index", "IndexState", "IndexUnavailable", "NotReadable", "Progress", "UpdateReport", "open_index"]
 log = logging.getLogger(__name__)
 _DEAD_SHARE = 0.4  # of what was ever put into Chroma: its graph never forgets, and loses 12 points of recall by five
 _DEAD_AT_LEAST = 2_000
@@ -50,6 +56,7 @@ class UpdateReport:
     """What an update found and did. `skipped`: reason -> files; `masked_secrets`: kind -> how many in all.
 
     `store_fault`: why the embeddings are not in a Chroma server yet, though all else is done; "" when they are.
+    `failed`: repository of a fleet -> why it was not read.
     """
 
     files: int
@@ -61,11 +68,13 @@ class UpdateReport:
     masked_secrets: dict[str, int]
     seconds: float
     store_fault: str = ""
+    failed: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
 class IndexState:
-    """How fresh the index is. `commit`: None without git; `seconds_behind`: age of the oldest change not in it yet."""
+    """How fresh the index is. `commit`: None without git; `seconds_behind`: age of the oldest change not in it yet;
+    `missing`: repositories of a fleet that cannot be asked, with the reason, one line each."""
 
     commit: str | None
     dirty_files: int
@@ -74,6 +83,7 @@ class IndexState:
     waiting_files: int
     waiting_chunks: int
     seconds_behind: float
+    missing: tuple[str, ...] = ()
 
 
 def _say_nothing(progress: Progress) -> None:
@@ -134,6 +144,8 @@ class Index:
                 log.warning("%s: built anew", error)
                 renew_lexical(parts)
                 sync_lexical(parts.catalogue, parts.lexical, tell)
+            if parts.commons is not None:
+                parts.lexical.close()  # a hundred repositories hold no hundred writers, each with 32 MB and threads
         if tally.updated_files or tally.deleted_files:
             log.info("updated %d files, %d are gone", tally.updated_files, tally.deleted_files)
         return tally
@@ -246,6 +258,36 @@ class Index:
             log.info("Chroma answers again")
         self._store_fault = ""
 
+    def candidates(
+        self, query: Query, most: int, overlays: Mapping[str, str], embedding: NDArray[np.float32]
+    ) -> list[Candidate]:
+        """The `most` best candidates for `query`, best first, not verified; `embedding` is the query's."""
+        with translated_errors(self._parts.workspace):
+            if self._changes is None and not self._store_fault:
+                self._open_store_now()
+            try:
+                found = find_candidates(query, self._parts, overlays, embedding)
+            except StoreDamaged as error:
+                self._mend_store(error)
+                found = find_candidates(query, self._parts, overlays, embedding)
+        by_id = {candidate.chunk.id: candidate for candidate in found}
+        return [by_id[chunk.id] for chunk, _ in rank(query, found)[:most]]
+
+    def verifier(self, overlays: Mapping[str, str]) -> Callable[[Chunk, float], Passage | None]:
+        """What makes a chunk and its score a passage, or None when it is gone; each file is read once."""
+        current = CurrentTexts(self._parts, overlays)
+
+        def look(chunk: Chunk, score: float) -> Passage | None:
+            with translated_errors(self._parts.workspace):
+                return verify(chunk, score, current)
+
+        return look
+
+    @property
+    def word_counts(self) -> WordCounts:
+        """How rare each word is here."""
+        return self._parts.lexical
+
     def is_current(self, path: str, start_line: int, end_line: int, sha256: str) -> bool:
         """Do these lines on disk (secrets masked) still have this hash?"""
         current = CurrentTexts(self._parts, {})
@@ -256,13 +298,13 @@ class Index:
             return True
         return _hash(cut_lines(current.masked(path), start_line, end_line)) == sha256
 
-    def state(self) -> IndexState:
-        """How fresh the index is, now."""
+    def state(self, with_git: bool = True) -> IndexState:
+        """How fresh the index is, now. `with_git`: False leaves out what git must be asked for."""
         root, catalogue = self._parts.workspace.root, self._parts.catalogue
         with translated_errors(self._parts.workspace):
             files, chunks = catalogue.count()
             waiting_chunks = catalogue.waiting(Target.STORE)
-            commit = head_commit(root)
+            commit = head_commit(root) if with_git else None
             dirty = count_dirty_files(root) if commit else 0
         waiting_files = self._unread_files + (self._changes.pending() if self._changes else 0)
         return IndexState(
@@ -272,6 +314,24 @@ class Index:
     def _seconds_behind(self, waiting_files: int) -> float:
         first = (self._changes.first_event if self._changes else 0.0) or self._behind_since
         return max(0.0, time.monotonic() - first) if first and waiting_files else 0.0
+
+    def last_changed(self, path: str) -> str:
+        """The day (ISO) of the last commit that changed `path`; "" when nobody knows."""
+        return day_of_last_change(self._parts.workspace.root, path)
+
+    def commit_of(self, repository: str) -> str:
+        """The commit that is checked out; "" without git. There is one repository, whatever it is called."""
+        return head_commit(self._parts.workspace.root) or ""
+
+    def view(self, names: frozenset[str]) -> Index:
+        """This index, for who may read the repository, which has the workspace folder's name. Raises `NotReadable`."""
+        if self._parts.workspace.root.name not in names:
+            raise NotReadable("you may read no repository here: ask who runs this server")
+        return self
+
+    def missing(self) -> tuple[str, ...]:
+        """What cannot be searched now, one line each; an index of one workspace raises instead."""
+        return ()
 
     def has_path(self, path: str) -> bool:
         """Is this file indexed?"""
@@ -320,13 +380,13 @@ class Index:
     # Keeping it fresh
 
     @contextmanager
-    def watch(self) -> Iterator[None]:
+    def watch(self, poll_s: float = POLL_S) -> Iterator[None]:
         """Follow every change of the tree from now on, until left; `update` reads what was there before.
 
-        Searches are never blocked by it.
+        Searches are never blocked by it. Where the system has no watches left the tree is read every `poll_s` seconds.
         """
         changes = Changes(self._parts.workspace.root)
-        with watching_or_polling(self._parts.workspace.root, changes) as rescan_s:
+        with watching_or_polling(self._parts.workspace.root, changes, poll_s) as rescan_s:
             self._changes = changes
             self._stopping.clear()
             self._work.set()

@@ -39,6 +39,7 @@ class LexicalIndex:
             raise _damaged(error) from error
 
     def close(self) -> None:
+        """Let go of the writer, its memory and its threads; the next write takes a new one."""
         with self._lock:
             if self._writer is not None:
                 self._writer.wait_merging_threads()

@@ -14,6 +14,10 @@ class IndexUnavailable(Exception):
     """The index cannot be opened or used; the message says why and is fit to show."""
 
 
+class NotReadable(IndexUnavailable):
+    """Who asks may read nothing of this index."""
+
+
 # A POSIX lock belongs to the process: a second opener in the same one would get it too, and lose it for both.
 _owned_here: set[Path] = set()
 _guard = threading.Lock()

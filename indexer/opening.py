@@ -8,7 +8,7 @@ import re
 import shutil
 import sqlite3
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, nullcontext
 from hashlib import sha256
 from pathlib import Path
 from typing import TypeVar
@@ -21,7 +21,7 @@ from indexer.embedding import Embedder, EmbedderUnavailable
 from indexer.embedding_cache import EmbeddingCache
 from indexer.lexical import LexicalDamaged, LexicalIndex
 from indexer.lock import IndexUnavailable
-from indexer.parts import Parts
+from indexer.parts import Commons, Parts
 from indexer.quarantine import BadQuarantine
 from indexer.settings import IndexerSettings
 from indexer.store import Store, StoreDamaged, collection_name, forget_client, open_collection
@@ -45,26 +45,40 @@ def index_folder(workspace: Workspace) -> Path:
     return folder
 
 
-def open_parts(workspace: Workspace, settings: IndexerSettings, embedder: Embedder) -> Parts:
+def open_parts(
+    workspace: Workspace, settings: IndexerSettings, embedder: Embedder, commons: Commons | None = None
+) -> Parts:
     """Everything but the store, which is heavy and opened when it is needed."""
     folder = index_folder(workspace)
     catalogue = _open_catalogue(folder)
-    cache = _open_sound(folder / "embeddings.sqlite", lambda file: EmbeddingCache(file, embedder.name))
-    parts = Parts(workspace, settings, catalogue, cache, _open_lexical(folder, catalogue), embedder)
+    cache = commons.cache if commons else open_cache(folder, embedder)
+    parts = Parts(workspace, settings, catalogue, cache, _open_lexical(folder, catalogue), embedder, commons=commons)
     collection = catalogue.fact(_COLLECTION)
     if collection and not _is_of_now(collection, parts):  # so that an update knows that there is something to do
         catalogue.queue_all(Target.STORE)
     return parts
 
 
+def open_cache(folder: Path, embedder: Embedder) -> EmbeddingCache:
+    """The embeddings kept in `folder`; a damaged file is set aside and begun anew."""
+    return _open_sound(folder / "embeddings.sqlite", lambda file: EmbeddingCache(file, embedder.name))
+
+
+def chroma_folder(parts: Parts) -> Path:
+    """Where the embedded Chroma is that has this index's collection."""
+    return parts.commons.chroma if parts.commons else index_folder(parts.workspace) / "chroma"
+
+
 def close_parts(parts: Parts) -> None:
     parts.lexical.close()
     parts.catalogue.close()
-    parts.cache.close()
     if parts.store is not None:
         parts.store.close()
-        if not parts.settings.chroma:
-            forget_client(index_folder(parts.workspace) / "chroma")
+    if parts.commons is not None:
+        return  # they are the fleet's to close
+    parts.cache.close()
+    if parts.store is not None and not parts.settings.chroma:
+        forget_client(chroma_folder(parts))
 
 
 def _open_catalogue(folder: Path) -> Catalogue:
@@ -166,19 +180,28 @@ def renew_lexical(parts: Parts) -> None:
 
 def open_store(parts: Parts) -> Store:
     """The collection of this embedder and chunker, checked in a child process first; a damaged Chroma is set aside."""
-    folder = index_folder(parts.workspace) / "chroma"
+    # One at a time: two threads that make a client of the same folder get one that has no database (chromadb 1.5.9).
+    with parts.commons.lock if parts.commons else nullcontext():
+        return _open_store(parts)
+
+
+def _open_store(parts: Parts) -> Store:
+    folder = chroma_folder(parts)
     before = parts.catalogue.fact(_COLLECTION) or ""
-    name = before if _is_of_now(before, parts) else _name(parts, 1)
-    if name != before:
+    is_new = not _is_of_now(before, parts)
+    name = _name(parts, 1) if is_new else before
+    if is_new:
         parts.catalogue.queue_all(Target.STORE)
-    if not parts.settings.chroma and folder.exists() and (fault := store_fault(folder, name)):
+    if not parts.settings.chroma and folder.exists() and (fault := _fault(parts, folder, name)):
         renew_store_folder(parts, fault)
     try:
+        parts.opened_renewal = parts.commons.renewals if parts.commons else 0
         store = open_collection(folder, parts.settings.chroma, name)
-        if name != before:
+        if is_new:
             _take_over(parts, store, before)
         expected, waiting = parts.catalogue.count_stored(), parts.catalogue.waiting(Target.STORE)
-        if abs(store.count() - expected) <= waiting:
+        # What an older catalogue has left under a new one's name is nothing that we know of.
+        if abs(store.count() - expected) <= (0 if is_new else waiting):
             return store
         log.warning("Chroma has %d chunks, not %d: filled anew", store.count(), expected)
         store.delete()
@@ -191,20 +214,42 @@ def open_store(parts: Parts) -> Store:
     return open_collection(folder, parts.settings.chroma, name)
 
 
+def _fault(parts: Parts, folder: Path, name: str) -> str:
+    """What is wrong with the Chroma; a fleet's is looked at once, with all its collections."""
+    commons = parts.commons
+    if commons is None:
+        return store_fault(folder, name)
+    with commons.lock:
+        fault = "" if commons.is_checked else store_fault(folder)
+        commons.is_checked = True
+        return fault
+
+
 def renew_store_folder(parts: Parts, fault: str) -> None:
-    """Set a damaged embedded Chroma aside and queue all chunks for a new one; no embedding is computed again."""
-    folder = index_folder(parts.workspace) / "chroma"
+    """Set a damaged embedded Chroma aside and queue all chunks for a new one; no embedding is computed again.
+
+    In a fleet the first who finds the damage sets it aside; the others only fill the new one.
+    """
     log.warning("the Chroma of the index is damaged (%s): set aside and built anew", fault)
+    if parts.commons is None:
+        _set_store_aside(chroma_folder(parts))
+    else:
+        with parts.commons.lock:
+            if parts.opened_renewal == parts.commons.renewals:
+                _set_store_aside(parts.commons.chroma)
+                parts.commons.renewals += 1
+    parts.catalogue.queue_all(Target.STORE)
+
+
+def _set_store_aside(folder: Path) -> None:
     forget_client(folder)
     set_aside(folder)
-    parts.catalogue.queue_all(Target.STORE)
 
 
 def next_generation(parts: Parts, store: Store) -> Store:
     """An empty collection beside `store`."""
     generation = int(store.name.rsplit("g", 1)[-1]) + 1
-    folder = index_folder(parts.workspace) / "chroma"
-    return open_collection(folder, parts.settings.chroma, _name(parts, generation))
+    return open_collection(chroma_folder(parts), parts.settings.chroma, _name(parts, generation))
 
 
 def put_in_service(parts: Parts, store: Store) -> None:
@@ -221,20 +266,23 @@ def _take_over(parts: Parts, store: Store, before: str) -> None:
 
 
 def _name(parts: Parts, generation: int) -> str:
-    return collection_name(parts.embedder.name, generation, _owner(parts) if parts.settings.chroma else "")
+    return collection_name(parts.embedder.name, generation, _owner(parts))
 
 
 def _owner(parts: Parts) -> str:
-    """On a server many indexes share one Chroma, and two writers must never share a collection.
+    """What tells this index's collection from others: a fleet has one Chroma for all, and a server many indexes, of
+    which no two writers may share one.
 
-    Of the folder and of an id of this index: two machines may have the same path, and a folder may be copied.
+    There it is of the folder and of an id of this index: two machines may have the same path, and a folder may be copied.
     """
+    folder = parts.workspace.state if parts.commons else parts.workspace.root
+    if not parts.settings.chroma:
+        return folder.name if parts.commons else ""
     index_id = parts.catalogue.fact(_ID)
     if index_id is None:
         parts.catalogue.set_fact(_ID, index_id := uuid4().hex)
-    root = parts.workspace.root
-    name = re.sub(r"[^A-Za-z0-9._-]+", "_", root.name).strip("._-") or "root"
-    return f"{name[:100]}-{sha256(f'{index_id} {root}'.encode()).hexdigest()[:12]}"
+    name = re.sub(r"[^A-Za-z0-9._-]+", "_", folder.name).strip("._-") or "root"
+    return f"{name[:100]}-{sha256(f'{index_id} {folder}'.encode()).hexdigest()[:12]}"
 
 
 def _is_of_now(name: str, parts: Parts) -> bool:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 
-from indexer.workspace import Workspace, write_atomically
+from indexer.workspace import STATE_FOLDER, Workspace, write_atomically
 
 QUARANTINE_FILE = "quarantine.json"
 _VERSION = 1
@@ -58,8 +58,18 @@ class Quarantine:
 
 
 def read_quarantine(workspace: Workspace) -> Quarantine:
-    """What is held now; read anew when its file changed, else a look at its time. Raises `BadQuarantine`."""
-    file = workspace.state / QUARANTINE_FILE
+    """What is held now; read anew when its file changed, else a look at its time. Raises `BadQuarantine`.
+
+    In a repository of a fleet also what is held where it lies.
+    """
+    held = _read(workspace.state / QUARANTINE_FILE)
+    if workspace.state_folder is None:
+        return held
+    there = _read(workspace.root / STATE_FOLDER / QUARANTINE_FILE)
+    return Quarantine({**there.paths, **held.paths}, {**there.sources, **held.sources})
+
+
+def _read(file: Path) -> Quarantine:
     try:
         status = file.stat()
     except (FileNotFoundError, NotADirectoryError):
@@ -74,7 +84,7 @@ def write_quarantine(workspace: Workspace, quarantine: Quarantine) -> None:
     write_atomically(workspace.make_state_folder() / QUARANTINE_FILE, f"{text}\n", mode=0o600)
 
 
-@lru_cache(maxsize=16)
+@lru_cache(maxsize=512)
 def _parse(file: Path, mtime_ns: int, inode: int, size: int) -> Quarantine:
     try:
         values = json.loads(file.read_text("utf-8"))

@@ -7,6 +7,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 
+import numpy as np
+from numpy.typing import NDArray
+
 from indexer.chunking import Chunk, chunk_text
 from indexer.files import SourceFile, read_source
 from indexer.languages import language_of
@@ -27,7 +30,8 @@ class Passage:
     """A chunk a search returned, verified against the bytes on disk (or the overlay).
 
     `path` relative to the workspace, "/"; lines 1-based and inclusive; `symbol` dotted, what it defines or what
-    encloses it; `text` the lines as on disk, secrets replaced by placeholders; `sha256` hex, of `text`.
+    encloses it; `text` the lines as on disk, secrets replaced by placeholders; `sha256` hex, of `text`;
+    `repository` its name in a fleet, where `path` begins with it, "" elsewhere.
     """
 
     path: str
@@ -38,6 +42,7 @@ class Passage:
     language: str
     text: str
     sha256: str
+    repository: str = ""
 
 
 def search(text: str, k: int, parts: Parts, overlays: Mapping[str, str]) -> list[Passage]:
@@ -58,10 +63,15 @@ def search(text: str, k: int, parts: Parts, overlays: Mapping[str, str]) -> list
     return passages
 
 
-def find_candidates(query: Query, parts: Parts, overlays: Mapping[str, str]) -> list[Candidate]:
-    """What either search finds, and what defines a name that is asked for; overlays in place of their files."""
+def find_candidates(
+    query: Query, parts: Parts, overlays: Mapping[str, str], embedding: NDArray[np.float32] | None = None
+) -> list[Candidate]:
+    """What either search finds, and what defines a name that is asked for; overlays in place of their files.
+
+    `embedding` is the query's, where somebody has it already.
+    """
     bm25 = dict(parts.lexical.search(query.tokens, CANDIDATES, core=True) + parts.lexical.search(query.tokens, OTHERS))
-    cosine = dict(_dense(query.text, parts)) if query.text.strip() else {}
+    cosine = dict(_dense(query.text, parts, embedding)) if query.text.strip() else {}
     ids = list(dict.fromkeys((*bm25, *cosine)))
     if query.identifiers:
         names = [name.lower() for name in query.identifiers]
@@ -74,11 +84,11 @@ def find_candidates(query: Query, parts: Parts, overlays: Mapping[str, str]) -> 
     return kept + overlay_candidates(query, overlays, parts, cosine)
 
 
-def _dense(text: str, parts: Parts) -> list[tuple[str, float]]:
+def _dense(text: str, parts: Parts, embedding: NDArray[np.float32] | None) -> list[tuple[str, float]]:
     store = parts.store  # another thread may let go of it meanwhile
     if store is None:
         return []
-    return store.search(parts.embedder.embed([text])[0], CANDIDATES)
+    return store.search(parts.embedder.embed([text])[0] if embedding is None else embedding, CANDIDATES)
 
 
 class CurrentTexts:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import os
 import tomllib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -47,11 +48,18 @@ class SectionSettings(BaseSettings):
         )
         if unknown:
             raise BadSettings(f"the environment sets {', '.join(unknown)}, which nightschool does not know")
-        try:
+        with bad_settings(cls.section):
             return cls(**_read_table(workspace, cls.section))
-        except ValidationError as error:
-            faults = "; ".join(f"[{cls.section}] {'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
-            raise BadSettings(f"{workspace.settings_file.name} or the environment: {faults}") from error
+
+
+@contextmanager
+def bad_settings(section: str) -> Iterator[None]:
+    """What pydantic finds wrong with a section, as `BadSettings` in one line."""
+    try:
+        yield
+    except ValidationError as error:
+        faults = "; ".join(f"[{section}] {'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
+        raise BadSettings(f"nightschool.toml or the environment: {faults}") from error
 
 
 def write_defaults(workspace: Workspace, sections: Sequence[type[SectionSettings]]) -> Path:

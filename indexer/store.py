@@ -204,6 +204,14 @@ def _end_systems(identifiers: Iterable[str]) -> None:
             SharedSystemClient._identifier_to_refcount.pop(identifier, None)
 
 
+def collection_names(client: Any) -> list[str]:
+    """Every collection that this Chroma has, in the order of their names."""
+    names: list[str] = []
+    while page := client.list_collections(limit=_MAX_BATCH, offset=len(names)):
+        names += [collection.name for collection in page]
+    return sorted(names)
+
+
 def forget_client(folder: Path) -> None:
     """Let go of an embedded Chroma, so that its folder can be opened anew or moved away."""
     from chromadb.api.shared_system_client import SharedSystemClient

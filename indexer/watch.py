@@ -40,7 +40,7 @@ QUIET_S = 0.03  # a save is over when nothing has come for this long
 _LONGEST_S = 0.25  # but an edit is not kept waiting by a checkout longer than this
 _MANY_PATHS = 200  # from here on one look at everything is cheaper
 RESCAN_S = 300.0  # a lost event is repaired after this long, at the latest
-_POLL_S = 2.0  # where the system gives us no watches
+POLL_S = 2.0  # where the system gives us no watches
 _NOISE = frozenset({"opened", "closed_no_write"})
 
 
@@ -140,20 +140,15 @@ def watching(root: Path, changes: Changes) -> Iterator[None]:
 
 
 @contextmanager
-def watching_or_polling(root: Path, changes: Changes) -> Iterator[float]:
-    """As `watching`; yields after how many seconds without an event to look at everything all the same."""
-    with _start(root, changes) as rescan_s:
-        yield rescan_s
-
-
-@contextmanager
-def _start(root: Path, changes: Changes) -> Iterator[float]:
+def watching_or_polling(root: Path, changes: Changes, poll_s: float = POLL_S) -> Iterator[float]:
+    """As `watching`; yields after how many seconds without an event to look at everything all the same: `poll_s`
+    where the system has no watches left."""
     entered = watching(root, changes)
     try:
         entered.__enter__()
     except OSError as error:  # ENOSPC or EMFILE: fs.inotify.max_user_watches, max_user_instances
-        log.warning("no watches to be had (%s): looking at the whole tree every %.0f s instead", error, _POLL_S)
-        yield _POLL_S
+        log.warning("no watches to be had (%s): looking at the whole tree every %.0f s instead", error, poll_s)
+        yield poll_s
         return
     try:
         yield RESCAN_S

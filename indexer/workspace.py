@@ -16,13 +16,17 @@ class NotAWorkspace(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Workspace:
-    """A resolved root, and where nightschool keeps its own files below it (git ignores them)."""
+    """A resolved root, and where nightschool keeps its own files below it (git ignores them).
+
+    A repository of a fleet is only read: its files of ours are in `state_folder`, elsewhere.
+    """
 
     root: Path
+    state_folder: Path | None = None
 
     @property
     def state(self) -> Path:
-        return self.root / STATE_FOLDER
+        return self.state_folder or self.root / STATE_FOLDER
 
     @property
     def adapters(self) -> Path:
@@ -47,7 +51,7 @@ class Workspace:
 
     def make_state_folder(self) -> Path:
         """`.nightschool/`, readable by its owner only, with a `.gitignore` that keeps all of it out of git."""
-        self.state.mkdir(mode=0o700, exist_ok=True)
+        self.state.mkdir(mode=0o700, parents=True, exist_ok=True)
         ignore = self.state / ".gitignore"
         if not ignore.exists():
             write_atomically(ignore, "*\n")

@@ -185,6 +185,8 @@ async def _search(course: _Course) -> AsyncGenerator[Notice]:
     else:
         if fault := before or course.doors.words_only():
             yield course.note(f"Searched by words only: {fault}.")
+        for missing in course.doors.missing():
+            yield course.note(f"Not asked: {missing}")
         if not course.found.passages:
             yield course.note("Nothing in the index matches the question.")
         elif course.found.unknown and course.found.is_enough:
@@ -308,7 +310,9 @@ async def _finish(course: _Course) -> Done:
         numbers = standing_behind(text, passages)
         course.note("The model marked no source; the citations are the passages that share its words.")
     freshness = await course.doors.freshness()
-    citations = check(numbers, passages, freshness.commit or "", course.doors.still_there)
+    cited_in = {passages[n - 1].repository for n in numbers}
+    commits = {name: await course.doors.commit_of(name) if name else freshness.commit or "" for name in cited_in}
+    citations = check(numbers, passages, commits, course.doors.still_there)
     _note_doubts(course, citations, whole := await _measure(course, text))
     course.mark("total")
     return Done(

@@ -8,13 +8,13 @@ import threading
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import ExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field
-from pathlib import Path
 
-from indexer.git import day_of_last_change
-from indexer.index import Index, IndexState, IndexUnavailable, Progress, UpdateReport, open_index
+from indexer.index import IndexState, IndexUnavailable, Progress, UpdateReport
+from indexer.opened import AnyIndex, open_any_index
 from indexer.search import Passage
 from indexer.settings import IndexerSettings
 from indexer.workspace import Workspace
+from server.asker import Asker
 from server.base_model import BaseModel, resolve_base_model
 from server.doors import Doors
 from server.engine import end_stale_engines
@@ -33,7 +33,7 @@ AnyServing = Serving | RemoteServing
 class IndexKeeper:
     """The index of a backend: open, brought up to date, then watched. `reason` says what is missing, or is ""."""
 
-    index: Index
+    index: AnyIndex
     reason: str = "the index is being read"
     progress: Progress | None = None
     _updating: threading.Lock = field(default_factory=threading.Lock)
@@ -61,6 +61,17 @@ class Backend:
     serving: AnyServing
     doors: Doors
 
+    def index_for(self, asker: Asker) -> AnyIndex:
+        """The index as `asker` may read it. Raises `NotReadable`."""
+        index = self.keeper.index
+        return index if asker.repositories is None else index.view(asker.repositories)
+
+    def doors_for(self, asker: Asker) -> Doors:
+        """The doors for what `asker` may read: what is not in them does not exist. Raises `NotReadable`."""
+        if asker.repositories is None:
+            return self.doors
+        return _doors(self.index_for(asker), self.serving, self.settings)
+
     def missing(self) -> list[str]:
         """What keeps the backend from being ready; empty when it is."""
         engine = "" if self.serving.state.name in ("ready", "swapping", "degraded") else self.serving.state.reason
@@ -75,13 +86,13 @@ async def open_backend(workspace: Workspace, tell: Callable[[str], None]) -> Asy
     """
     settings, indexer_settings = ServerSettings.read(workspace), IndexerSettings.read(workspace)
     with ExitStack() as stack:
-        index = await asyncio.to_thread(stack.enter_context, open_index(workspace, indexer_settings))
+        index = await asyncio.to_thread(stack.enter_context, open_any_index(workspace, indexer_settings))
         if ended := end_stale_engines(workspace.state):
             tell(f"ended {ended} engine(s) that a killed backend had left")
         keeper, serving = IndexKeeper(index), await _serving(workspace, settings, tell)
         tasks = [asyncio.create_task(_keep_index(keeper)), asyncio.create_task(serving.run())]
         try:
-            yield Backend(workspace, settings, keeper, serving, _doors(index, serving, settings, workspace.root))
+            yield Backend(workspace, settings, keeper, serving, _doors(index, serving, settings))
         finally:
             for task in tasks:
                 task.cancel()
@@ -114,7 +125,7 @@ async def _keep_index(keeper: IndexKeeper) -> None:
         await asyncio.Event().wait()
 
 
-def _doors(index: Index, serving: AnyServing, settings: ServerSettings, root: Path) -> Doors:
+def _doors(index: AnyIndex, serving: AnyServing, settings: ServerSettings) -> Doors:
     async def search(query: str, k: int, overlays: Mapping[str, str]) -> Sequence[Passage]:
         return await asyncio.to_thread(index.search, query, k, overlays)
 
@@ -128,10 +139,14 @@ def _doors(index: Index, serving: AnyServing, settings: ServerSettings, root: Pa
         return await asyncio.to_thread(index.find_named, text, overlays)
 
     async def last_changed(path: str) -> str:
-        return await asyncio.to_thread(day_of_last_change, root, path)
+        return await asyncio.to_thread(index.last_changed, path)
+
+    async def commit_of(repository: str) -> str:
+        return await asyncio.to_thread(index.commit_of, repository)
 
     return Doors(
-        search, still_there, freshness, serving.borrow, find_named, index.knows, last_changed, index.words_only,
+        search, still_there, freshness, serving.borrow, find_named, index.knows, last_changed, commit_of, index.missing,
+        index.words_only,
         code_first=is_code_first(settings, serving.base_model), min_groundedness=settings.min_groundedness,
     )  # fmt: skip
 

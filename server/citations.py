@@ -19,6 +19,7 @@ class Citation:
     """Where a statement stands: `index` is its marker `[index]`, `commit` the checked-out one ("" outside git).
 
     `verified`: when the answer ended, the file's lines still had exactly the text that the model was shown.
+    `repository`: its name in a fleet, where `path` begins with it, "" elsewhere.
     """
 
     index: int
@@ -28,6 +29,7 @@ class Citation:
     commit: str
     sha256: str
     verified: bool
+    repository: str = ""
 
 
 def remove_unknown_markers(answer: str, passages: int) -> str:
@@ -65,9 +67,11 @@ def standing_behind(answer: str, passages: Sequence[Passage], most: int = 3) -> 
     return [n + 1 for n in ranked[:most]]
 
 
-def check(numbers: Sequence[int], passages: Sequence[Passage], commit: str, still_there: StillThere) -> list[Citation]:
-    """The citations for `numbers`, each checked against the disk now."""
+def check(
+    numbers: Sequence[int], passages: Sequence[Passage], commits: Mapping[str, str], still_there: StillThere
+) -> list[Citation]:
+    """The citations for `numbers`, each checked against the disk now; `commits`: repository -> its commit."""
     return [
-        Citation(n, p.path, p.start_line, p.end_line, commit, p.sha256, still_there(p))
+        Citation(n, p.path, p.start_line, p.end_line, commits[p.repository], p.sha256, still_there(p), p.repository)
         for n, p in ((n, passages[n - 1]) for n in numbers)
     ]

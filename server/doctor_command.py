@@ -28,7 +28,8 @@ def doctor(
     """Look at everything that can be wrong here, and say of each line that it is ok or what to do. Exit 1: not all is.
 
     It brings the index up to date, and proves by doing: a file that it makes and removes is found and forgotten, and
-    what the adapter learnt is in the weights that are served.
+    what the adapter learnt is in the weights that are served. Of a fleet it names each repository that is not as it
+    should be; nothing is made in their folders.
 
     Examples: `nightschool doctor`, `nightschool doctor --json`
     """
@@ -72,12 +73,19 @@ async def _look(place: Workspace) -> AsyncIterator[Finding]:
 
 
 async def _look_at_index(place: Workspace) -> AsyncIterator[Finding]:
+    from indexer.fleet_settings import is_fleet
     from indexer.index import IndexUnavailable
     from server.client import BackendUnavailable
     from server.doctor import Finding, coverage
     from server.doctor_proofs import prove_freshness
+    from server.fleet_doctor import look_at_fleet
+    from server.fleet_sync import read_status
 
     try:
+        if is_fleet(place):
+            for finding in look_at_fleet(place, await read_status(place)):
+                yield finding
+            return
         async with _the_index(place) as (report, search, update):
             yield coverage(report)
             yield await prove_freshness(place, search, update)
@@ -90,7 +98,7 @@ async def _the_index(place: Workspace) -> AsyncIterator[tuple[Json, Search, Upda
     """A report of an update, a search, and how to read the tree anew: through the backend, which watches, or here."""
     import asyncio
 
-    from indexer.index import open_index
+    from indexer.opened import open_any_index
     from indexer.settings import IndexerSettings
     from server.client import find_backend
 
@@ -103,7 +111,7 @@ async def _the_index(place: Workspace) -> AsyncIterator[tuple[Json, Search, Upda
         async with backend:
             yield await backend.post("/index"), search, _watched
         return
-    with open_index(place, IndexerSettings.read(place)) as index:
+    with open_any_index(place, IndexerSettings.read(place)) as index:
 
         async def search_here(query: str) -> list[str]:
             return [passage.path for passage in await asyncio.to_thread(index.search, query, 5)]

@@ -23,13 +23,19 @@ async def _know_no_day(path: str) -> str:
     return ""
 
 
+async def _know_no_commit(repository: str) -> str:
+    return ""
+
+
 @dataclass(frozen=True, slots=True)
 class Doors:
     """The index and a model by version (None: in service).
 
     `find_named`: the passages of the files and symbols that a text names outright. `knows`: whether a name stands
-    anywhere in the index. `last_changed`: the day of a file's last commit (ISO), "" when nobody knows. `words_only`:
-    why the search finds by words only for now, "" when it finds by meaning too.
+    anywhere in the index. `last_changed`: the day of a file's last commit (ISO), "" when nobody knows.
+    `commit_of`: the commit of a repository of a fleet that is checked out. `missing`: those that could not be
+    asked last time, with the reason, one line each. `words_only`: why the search finds by words only for now, "" when
+    it finds by meaning too.
 
     How far the model is trusted: `code_first` quotes the lines that answer at once and holds the model's words back
     until they are checked; words below `min_groundedness` are never shown alone.
@@ -42,6 +48,8 @@ class Doors:
     find_named: FindNamed = _find_none
     knows: Callable[[str], bool] = lambda name: True
     last_changed: Callable[[str], Awaitable[str]] = _know_no_day
+    commit_of: Callable[[str], Awaitable[str]] = _know_no_commit
+    missing: Callable[[], Sequence[str]] = tuple
     words_only: Callable[[], str] = lambda: ""
     code_first: bool = False
     min_groundedness: float = MIN_GROUNDEDNESS

@@ -10,8 +10,9 @@ from typing import Annotated
 
 import typer
 
+from indexer.fleet_settings import FleetSettings, fleet_folder
 from indexer.git import run_git
-from indexer.quarantine import read_quarantine, write_quarantine
+from indexer.quarantine import Quarantine, read_quarantine, write_quarantine
 from indexer.workspace import Workspace, find_workspace
 from server.options import JsonOption, WorkspaceOption
 
@@ -42,16 +43,32 @@ def forget(
     if what is None:
         _show(place, as_json)
         return
-    kind, name = name_target(place, what)
-    held = read_quarantine(place)
+    holder, what = find_holder(place, what)
+    kind, name = name_target(holder, what)
+    held = read_quarantine(holder)
     known = name in held.paths or name in held.sources
     if undo and not known:
         raise CannotForget(f"{name} is not held: `nightschool forget` lists what is")
-    write_quarantine(place, held.without(name) if undo else held.with_held(kind, name, why))
+    write_quarantine(holder, held.without(name) if undo else held.with_held(kind, name, why))
     if name.startswith("pr:"):
         (place.pulls / f"{name[3:]}.json").unlink(missing_ok=True)
     files = _bring_index_up(place) if kind == "path" else None
-    _report(place, kind, name, undo, files, as_json)
+    _report(holder, kind, name, undo, files, as_json)
+
+
+def find_holder(place: Workspace, what: str) -> tuple[Workspace, str]:
+    """Whose quarantine is meant, and what in it: in a fleet that of the repository whose name `what` begins with.
+
+    It is kept in the fleet's folder, by what the repository is: a rename, or taking it out for a while, loses nothing.
+    """
+    repositories = FleetSettings.read(place).repositories
+    if not repositories:
+        return place, what
+    name, _, rest = what.partition("/")
+    for repository in repositories:
+        if repository.name == name and rest:
+            return repository.place(place), rest
+    raise CannotForget(f"{what} names no repository of this fleet: give REPOSITORY/PATH, as the search shows it")
 
 
 def name_target(place: Workspace, what: str) -> tuple[str, str]:
@@ -89,7 +106,7 @@ def _bring_index_up(place: Workspace) -> int | None:
     """How many files are in the index now; None where there is no index."""
     from server.local import update_index
 
-    if not (place.state / "index").exists():
+    if not (place.state / "index").exists() and not fleet_folder(place).exists():
         return None
     return int(asyncio.run(update_index(place))["files"])
 
@@ -109,10 +126,20 @@ def _report(place: Workspace, kind: str, name: str, undo: bool, files: int | Non
         print("an adapter cannot unlearn: what was trained before may still know it, until a night without it")
 
 
+def _held(place: Workspace) -> Quarantine:
+    """What is held; in a fleet of all repositories, with their names in front."""
+    repositories = FleetSettings.read(place).repositories
+    if not repositories:
+        return read_quarantine(place)
+    each = [(one.name, read_quarantine(one.place(place))) for one in repositories]
+    paths = {f"{name}/{path}": why for name, held in each for path, why in held.paths.items()}
+    return Quarantine(paths, {f"{name}/{source}": why for name, held in each for source, why in held.sources.items()})
+
+
 def _show(place: Workspace, as_json: bool) -> None:
     from server.console import print_table
 
-    held = read_quarantine(place)
+    held = _held(place)
     if as_json:
         print(json.dumps({"paths": dict(held.paths), "sources": dict(held.sources)}))
         return

@@ -18,6 +18,7 @@ from fastapi.responses import JSONResponse, Response, StreamingResponse
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.exceptions import HTTPException
 
+from indexer.fleet import FleetIndex
 from indexer.index import IndexState, IndexUnavailable, UpdateReport
 from server.adapter import AdapterError, UnknownAdapter, list_adapters, promote, rollback
 from server.answering import RETRY_AFTER_S, Answers, Queue, TooManyQuestions, named_events
@@ -30,6 +31,7 @@ from server.engine import EngineError
 from server.feedback import Feedback, FeedbackError, UnknownAnswer
 from server.feedback_api import FeedbackBody
 from server.fim_api import CompletionRequest, read_completion, text_completion_json
+from server.fleet_sync import status_json, update_one
 from server.generation import Finish, GenerationError, Sampling
 from server.leaving import ClientLeft, unless_left
 from server.logs import RequestLog
@@ -76,6 +78,13 @@ class AskBody(BaseModel):
     explain: bool = Field(False, description="add the whole prompt, what the model wrote, scores and groundedness")
 
 
+class FleetUpdate(BaseModel):
+    """Which repository."""
+
+    model_config = ConfigDict(extra="forbid")
+    name: str = Field(max_length=64)
+
+
 def make_app(backend: Backend, token: str) -> FastAPI:
     """The whole HTTP application over an open backend."""
     # No /docs: FastAPI's page loads its scripts from outside the machine.
@@ -89,6 +98,7 @@ def make_app(backend: Backend, token: str) -> FastAPI:
     _add_errors(app)
     _add_state_routes(app, backend, metrics)
     _add_index_routes(app, backend, metrics)
+    _add_fleet_routes(app, backend)
     app.state.queue = Queue(backend.settings.queue)
     answers = Answers(backend, app.state.queue, metrics, Feedback(backend.workspace))
     _add_answer_routes(app, backend, answers)
@@ -146,7 +156,8 @@ def _add_index_routes(app: FastAPI, backend: Backend, metrics: Metrics) -> None:
         passages = await backend.doors.search(q, k, {})
         seconds = time.perf_counter() - started
         metrics.note_search(seconds)
-        return search_json(q, seconds * 1000, passages, before or backend.doors.words_only())
+        words_only = before or backend.doors.words_only()
+        return search_json(q, seconds * 1000, passages, backend.doors.missing(), words_only)
 
     @app.get("/code", summary="Lines of an indexed file as it is now, secrets masked")
     async def code(
@@ -166,6 +177,28 @@ def _add_index_routes(app: FastAPI, backend: Backend, metrics: Metrics) -> None:
     @app.get("/index/explain", summary="Why a file is or is not in the index")
     async def explain(path: str) -> Json:
         return {"path": path, "why": await asyncio.to_thread(backend.keeper.index.explain, path)}
+
+
+def _add_fleet_routes(app: FastAPI, backend: Backend) -> None:
+    def fleet() -> FleetIndex:
+        index = backend.keeper.index
+        if not isinstance(index, FleetIndex):
+            raise HTTPException(404, "this workspace is no fleet: `nightschool fleet add`, then start the backend anew")
+        return index
+
+    @app.get("/fleet", summary="Every repository of the fleet: how fresh it is, or why it cannot be asked")
+    async def status() -> Json:
+        return await asyncio.to_thread(status_json, fleet())
+
+    @app.post("/fleet/reload", summary="Read [fleet] anew; what is gone from it is deleted")
+    async def reload() -> Json:
+        await asyncio.to_thread(fleet().reload, True)
+        return {"repositories": list(fleet().names)}
+
+    @app.post("/fleet/update", summary="Read [fleet] anew and bring the index of one repository up to date")
+    async def update(body: FleetUpdate) -> Json:
+        await asyncio.to_thread(fleet().reload)
+        return await asyncio.to_thread(update_one, fleet(), body.name)
 
 
 def _add_answer_routes(app: FastAPI, backend: Backend, answers: Answers) -> None:

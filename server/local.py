@@ -8,7 +8,8 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import asdict
 
-from indexer.index import Progress, open_index
+from indexer.index import Progress
+from indexer.opened import open_any_index
 from indexer.settings import IndexerSettings
 from indexer.workspace import Workspace
 from server.client import Json, find_backend
@@ -26,7 +27,7 @@ async def update_index(workspace: Workspace) -> Json:
             async with backend:
                 advance("through the running backend", 0, None)
                 return await backend.post("/index")
-        with open_index(workspace, IndexerSettings.read(workspace)) as index:
+        with open_any_index(workspace, IndexerSettings.read(workspace)) as index:
             return asdict(index.update(_showing(advance)))
 
 
@@ -36,7 +37,7 @@ async def explain_file(workspace: Workspace, path: str) -> str:
     if backend is not None:
         async with backend:
             return str((await backend.get("/index/explain", path=path))["why"])
-    with open_index(workspace, IndexerSettings.read(workspace)) as index:
+    with open_any_index(workspace, IndexerSettings.read(workspace)) as index:
         return index.explain(path)
 
 
@@ -48,14 +49,15 @@ async def open_search(workspace: Workspace) -> AsyncIterator[Find]:
         async with backend:
             yield lambda query, k: backend.get("/search", q=query, k=k)
         return
-    with open_index(workspace, IndexerSettings.read(workspace)) as index:
+    with open_any_index(workspace, IndexerSettings.read(workspace)) as index:
         with progress("indexing") as advance:
             index.update(_showing(advance))
 
         async def find(query: str, k: int) -> Json:
             started = time.perf_counter()
             passages = await asyncio.to_thread(index.search, query, k)
-            return search_json(query, (time.perf_counter() - started) * 1000, passages, index.words_only())
+            took_ms = (time.perf_counter() - started) * 1000
+            return search_json(query, took_ms, passages, index.missing(), index.words_only())
 
         yield find
 

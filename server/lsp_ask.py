@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from indexer.fleet_paths import file_of
 from indexer.workspace import Workspace
 from server.client import BackendUnavailable, Event
 from server.lsp_documents import Document, Place
@@ -72,7 +73,7 @@ async def unsaved_text(document: Document | None, place: Place) -> str | None:
     if document is None:
         return None
     shown = clean(str(document.text))
-    saved = await asyncio.to_thread(_read, place.workspace.root / place.path)
+    saved = await asyncio.to_thread(_read, file_of(place.workspace, place.path))
     return None if saved == shown.encode() or len(shown) > MAX_BUFFER else shown
 
 

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote, unquote, urlsplit
 
+from indexer import fleet_paths
+from indexer.fleet_paths import file_of
 from indexer.workspace import SETTINGS_FILE, Workspace
 from server.lsp_text import Point, Text
 
@@ -97,18 +99,18 @@ class Folders:
             return None
         # The real path: a symlink that leads out of the workspace is not in it.
         real = Path(os.path.realpath(path))
-        holding = [w for w in self.workspaces() if real.is_relative_to(w.root)]
-        if not holding:
-            return None
-        workspace = max(holding, key=lambda w: len(w.root.parts))
-        return Place(workspace, real.relative_to(workspace.root).as_posix())
+        found = [(workspace, fleet_paths.path_of(workspace, real)) for workspace in self.workspaces()]
+        places = [Place(workspace, inside) for workspace, inside in found if inside is not None]
+        return min(places, key=lambda place: len(place.path), default=None)
 
     def uri(self, workspace: Workspace, path: str) -> str:
         """The URI of a file of `workspace`, under the folder's name as the editor spells it."""
         for folder in self._by_uri.values():
             if folder.workspace == workspace and Path(os.path.realpath(folder.spelled)) == workspace.root:
-                return file_uri(folder.spelled / path)
-        return file_uri(workspace.root / path)
+                real = file_of(workspace, path)
+                inside = real.relative_to(workspace.root) if real.is_relative_to(workspace.root) else real
+                return file_uri(folder.spelled / inside)
+        return file_uri(file_of(workspace, path))
 
 
 def root_of(folder: Path) -> Path:

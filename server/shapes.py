@@ -17,12 +17,16 @@ def passage_json(passage: Passage) -> Json:
     return asdict(passage)
 
 
-def search_json(query: str, took_ms: float, passages: Sequence[Passage], words_only: str = "") -> Json:
+def search_json(
+    query: str, took_ms: float, passages: Sequence[Passage], missing: Sequence[str] = (), words_only: str = ""
+) -> Json:
     """What `search` answers for one query; `took_ms` is the search itself, query embedding included.
 
-    There is a `notice` only while the search finds by words only.
+    `missing`: the repositories of a fleet that could not be asked, with the reason; left out where there are none. There
+    is a `notice` only while the search finds by words only.
     """
     found: Json = {"query": query, "took_ms": round(took_ms, 2), "passages": list(map(passage_json, passages))}
+    found |= {"missing": list(missing)} if missing else {}
     return found | ({"notice": f"searched by words only: {words_only}"} if words_only else {})
 
 

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from indexer.fleet_settings import FleetSettings
 from indexer.settings import BadSettings, IndexerSettings, write_defaults
 from indexer.workspace import NotAWorkspace, Workspace, find_workspace, write_atomically
 from server.settings import ServerSettings
@@ -12,7 +13,7 @@ from trainer.corpus_settings import CorpusSettings
 from trainer.settings import TrainerSettings
 
 DOCS = Path(__file__).parent.parent / "docs" / "settings.md"
-SECTIONS = [IndexerSettings, ServerSettings, TrainerSettings, CorpusSettings]
+SECTIONS = [IndexerSettings, FleetSettings, ServerSettings, TrainerSettings, CorpusSettings]
 
 
 def documented() -> str:

@@ -25,7 +25,7 @@ def test_citations_come_in_the_order_of_their_first_marker_and_are_checked(passa
     found = [passage("a.py"), passage("b.py")]
     numbers = cited("x [2] y [1] z [2]", found)
     assert numbers == [2, 1]
-    checked = check(numbers, found, "c0ffee", lambda p: p.path == "a.py")
+    checked = check(numbers, found, {"": "c0ffee"}, lambda p: p.path == "a.py")
     assert [(c.index, c.path, c.verified) for c in checked] == [(2, "b.py", False), (1, "a.py", True)]
 
 

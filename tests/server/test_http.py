@@ -24,7 +24,7 @@ async def test_ask_gives_the_whole_answer_as_json(client):
         body = (await http.post("/ask", json={"question": "where?"})).json()
     assert body["answer"] == "It is in run [1]."
     citation = {"index": 1, "path": "app.py", "start_line": 1, "end_line": 2, "commit": "c0ffee", "verified": True}
-    assert body["citations"] == [citation | {"sha256": body["passages"][0]["sha256"]}]
+    assert body["citations"] == [citation | {"sha256": body["passages"][0]["sha256"], "repository": ""}]
     assert body["passages"][0]["index"] == 1
     assert body["freshness"]["commit"] == "c0ffee"
     assert (body["adapter"], body["base_model"], body["notices"]) == ("2026-01-01-0000-abc", "scripted", [])
