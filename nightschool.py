@@ -25,6 +25,7 @@ from server.fleet_commands import fleet_app
 from server.forget_command import forget
 from server.mcp_command import mcp
 from server.options import JsonOption, WorkspaceOption
+from server.team_commands import team_app
 from server.ui_command import open_page
 from trainer.front import Front
 from trainer.night_command import add_night
@@ -63,6 +64,7 @@ app = typer.Typer(
 )
 app.add_typer(adapters_app, name="adapters")
 app.add_typer(feedback_app, name="feedback")
+app.add_typer(team_app, name="team")
 app.add_typer(fleet_app, name="fleet")
 app.command()(doctor)
 app.command()(mcp)

@@ -16,6 +16,7 @@ from indexer.embedding import Embedder
 from indexer.exact import parse_exact
 from indexer.fleet_members import Members, open_members
 from indexer.fleet_search import Answered, Placed, fuse, in_turn
+from indexer.fleet_settings import RepositorySettings
 from indexer.index import Index, IndexState, Progress, UpdateReport
 from indexer.lock import IndexUnavailable
 from indexer.opening import translated_errors
@@ -63,6 +64,12 @@ class FleetIndex:
     def names(self) -> tuple[str, ...]:
         """The repositories, in the order of the settings."""
         return tuple(name for name in self._members.names if self._only is None or name in self._only)
+
+    @property
+    def repositories(self) -> tuple[RepositorySettings, ...]:
+        """Their settings, in the same order."""
+        every = self._members.settings.repositories
+        return tuple(one for one in every if self._only is None or one.name in self._only)
 
     def missing(self) -> tuple[str, ...]:
         """The repositories that could not be asked last time, each with the reason, one line each."""

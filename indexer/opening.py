@@ -273,7 +273,7 @@ def _owner(parts: Parts) -> str:
     """What tells this index's collection from others: a fleet has one Chroma for all, and a server many indexes, of
     which no two writers may share one.
 
-    There it is of the folder and of an id of this index: two machines may have the same path, and a folder may be copied.
+    There it is of the folder and of an id of this index: two machines may have the same path; a folder may be copied.
     """
     folder = parts.workspace.state if parts.commons else parts.workspace.root
     if not parts.settings.chroma:

@@ -6,7 +6,9 @@ from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from dataclasses import dataclass
 
+from server.asker import Asker
 from server.assist import AnswerEvent, Done, Notice, Text, Wish, answer
+from server.audit import note_answer
 from server.backend import Backend
 from server.client import Event
 from server.feedback import Feedback
@@ -14,9 +16,11 @@ from server.feedback_api import written_down
 from server.generation import GenerationError
 from server.metrics import Metrics
 from server.prompt import Question
+from server.reach import reach
 from server.shapes import done_json
 
 RETRY_AFTER_S = 5
+Ask = tuple[Question, Wish]
 
 
 class TooManyQuestions(Exception):
@@ -53,11 +57,13 @@ class Answers:
     metrics: Metrics
     feedback: Feedback
 
-    def begin(self, question: Question, wish: Wish, answer_id: str, door: str) -> AsyncGenerator[AnswerEvent]:
+    def begin(self, ask: Ask, answer_id: str, door: str, asker: Asker) -> AsyncGenerator[AnswerEvent]:
         """The events of one answer; `door` is the edge's name in the metrics. Closing them stops the model."""
-        events = answer(question, wish, self.backend.doors)
+        question, wish = ask
+        note_answer(answer_id)
+        events = answer(question, wish, reach(self.backend, asker).doors)
         if self.backend.settings.feedback:
-            events = written_down(events, self.feedback, answer_id, question)
+            events = written_down(events, self.feedback, answer_id, question, asker.name)
         return self.queue.held(self.metrics.observed(events, door))
 
 

@@ -1,4 +1,4 @@
-"""Who asks, and what they may read."""
+"""Who asks, as the gate found out, and what they may read."""
 
 from __future__ import annotations
 
@@ -7,10 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Asker:
-    """`repositories` are the names of those that may be read; None: all of them (the workspace's own token)."""
+    """Who asks, and the repositories that they may read. None: all of them, as the workspace's own token may."""
 
     name: str
-    repositories: frozenset[str] | None = None
-
-
-EVERYTHING = Asker("workspace")
+    repositories: frozenset[str] | None

@@ -1,9 +1,10 @@
-"""Who may ask: a bearer token on every route, loopback names only, no foreign pages, no endless bodies. Pure ASGI."""
+"""Who may ask, and what: tokens, loopback names only, no foreign pages, no endless bodies. Pure ASGI."""
 
 from __future__ import annotations
 
-import hmac
+import asyncio
 import json
+import math
 import secrets
 import time
 from collections.abc import Callable, Iterable
@@ -13,11 +14,13 @@ from urllib.parse import urlsplit
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from indexer.workspace import Workspace, write_atomically
+from server.access import Who, find_route
 from server.client import TOKEN_FILE
+from server.roster import HOW_TO_ASK, Caller, Roster, Unknown
 
-# Everything not named here (and in server.ui, for its files) asks for the token.
-PUBLIC_PATHS = frozenset({"/healthz"})
-Refusal = tuple[int, str, str]  # status, code, message
+# How often it is asked whether a user who is being answered still may be.
+LOOK_EVERY_S = 0.5
+Refusal = tuple[int, str, str, int]  # status, code, message, when to come back (s; 0: nothing is said)
 LOOPBACK_NAMES = frozenset({"127.0.0.1", "localhost", "::1"})
 
 
@@ -39,25 +42,28 @@ def read_or_make_token(workspace: Workspace) -> str:
 class Rules:
     """What the gate lets through.
 
-    `public`: paths without a token. `behind_tls`: names under which a proxy that ends TLS reaches us; it must say
-    that it did (`X-Forwarded-Proto: https`). `per_minute`: requests with the token, 0 for no bound.
+    `behind_tls`: names under which a proxy that ends TLS reaches us; it must say that it did (`X-Forwarded-Proto:
+    https`). `per_minute`: requests of the owner, and of each user who has no bound of their own; 0 for no bound.
     """
 
-    token: str
     body_bytes: int
-    public: frozenset[str] = PUBLIC_PATHS
     behind_tls: frozenset[str] = frozenset()
     per_minute: int = 0
 
 
 class Gate:
-    """ASGI middleware in front of every route. It answers in OpenAI's error shape, which all our clients read."""
+    """ASGI middleware in front of every route. It answers in OpenAI's error shape, which all our clients read.
 
-    def __init__(self, app: ASGIApp, rules: Rules) -> None:
+    Who asks stands in `scope["state"]["asker"]` behind it. A request that brings one was made in this process: no
+    socket can write there.
+    """
+
+    def __init__(self, app: ASGIApp, rules: Rules, roster: Roster, look_every_s: float = LOOK_EVERY_S) -> None:
         self._app = app
         self._rules = rules
-        self._token = rules.token.encode()
-        self._bucket = Bucket(rules.per_minute)
+        self._roster = roster
+        self._buckets: dict[str, Bucket] = {}
+        self._look_every_s = look_every_s
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
@@ -65,50 +71,110 @@ class Gate:
             return
         if scope["type"] != "http":
             raise ValueError(f"no {scope['type']} here")
-        headers = {name.lower(): value for name, value in scope["headers"]}
-        if (refusal := self._refusal(scope["path"], headers)) is not None:
-            await _refuse(send, *refusal)
+        try:
+            caller = self._let_in(scope)
+        except _Refused as error:
+            await _refuse(send, *error.refusal)
             return
         bounded = _Bounded(receive, send, self._rules.body_bytes)
-        await self._app(scope, bounded.receive, bounded.send)
+        if caller is None or caller.member is None:
+            await self._app(scope, bounded.receive, bounded.send)
+        else:
+            await self._while_still(caller, scope, bounded)
 
-    def _refusal(self, path: str, headers: dict[bytes, bytes]) -> Refusal | None:
-        if (refusal := self._of_origin(headers)) is not None:
-            return refusal
-        if path not in self._rules.public:
-            if not self._is_authorised(headers.get(b"authorization", b"")):
-                return 401, "invalid_api_key", "send `Authorization: Bearer TOKEN` with the token in .nightschool/token"
-            if not self._bucket.take():
-                return 429, "rate_limit_exceeded", f"more than {self._rules.per_minute} requests a minute"
+    def _let_in(self, scope: Scope) -> Caller | None:
+        """Who asks, noted in the scope; None where anyone may. Raises `_Refused`."""
+        state = scope.setdefault("state", {})
+        route = find_route(scope["method"], scope["path"])
+        caller, who = None, route.who if route else None
+        if "asker" in state:
+            caller = Caller(state["asker"])
+            _check_right(caller, who)
+            return caller
+        headers = {name.lower(): value for name, value in scope["headers"]}
+        self._check_origin(headers)
+        if who is not Who.ANYONE:
+            caller = self._know(scope)
+            state["asker"] = caller.asker
+            self._check_rate(caller)
+            _check_right(caller, who)
         if _length(headers) > self._rules.body_bytes:
-            return _too_long(self._rules.body_bytes)
-        return None
+            raise _Refused(*_too_long(self._rules.body_bytes))
+        return caller
 
-    def _of_origin(self, headers: dict[bytes, bytes]) -> Refusal | None:
+    def _know(self, scope: Scope) -> Caller:
+        try:
+            # The socket's other end, which nobody can forge. X-Forwarded-For is not asked, here nor by uvicorn.
+            return self._roster.who((scope.get("client") or ("",))[0], scope["headers"])
+        except Unknown as error:
+            code = "invalid_api_key" if error.status == 401 else "not_in_the_team"
+            raise _Refused(error.status, code, str(error)) from error
+
+    def _check_rate(self, caller: Caller) -> None:
+        name, own = caller.asker.name, caller.member.per_minute if caller.member else 0
+        most = own or self._rules.per_minute
+        bucket = self._buckets.get(name)
+        if bucket is None or bucket.per_minute != most:
+            bucket = self._buckets[name] = Bucket(most)
+        if not bucket.take():
+            text = f"more than {most} requests a minute"
+            raise _Refused(429, "rate_limit_exceeded", text, math.ceil(bucket.wait_s()))
+
+    async def _while_still(self, caller: Caller, scope: Scope, bounded: _Bounded) -> None:
+        """The request, until it is done or its user may not read what they could: then it ends where it is."""
+        work = asyncio.ensure_future(self._app(scope, bounded.receive, bounded.send))
+        try:
+            while not (await asyncio.wait({work}, timeout=self._look_every_s))[0]:
+                if not self._roster.is_still(caller):
+                    break
+        finally:
+            if not work.done():
+                work.cancel()
+                await asyncio.gather(work, return_exceptions=True)
+        if not work.cancelled():
+            work.result()
+        elif not bounded.has_begun:
+            await _refuse(bounded.send, 401, "invalid_api_key", HOW_TO_ASK)
+
+    def _check_origin(self, headers: dict[bytes, bytes]) -> None:
         # A page in the user's browser can reach loopback through a name that its owner points here (DNS rebinding):
         # the Host that it sends gives it away. An Origin that is not ours is such a page too.
         host = headers.get(b"host", b"")
         scheme = b"http"
         if (name := _hostname(host)) not in LOOPBACK_NAMES:
             if name not in self._rules.behind_tls:
-                return 421, "bad_host", "this server answers to 127.0.0.1 and localhost only"
+                raise _Refused(421, "bad_host", "this server answers to 127.0.0.1 and localhost only")
             if headers.get(b"x-forwarded-proto") != b"https":
-                return 403, "no_tls", "the token must not travel in the clear: come through the proxy, with https"
+                raise _Refused(
+                    403, "no_tls", "the token must not travel in the clear: come through the proxy, with https"
+                )
             scheme = b"https"
         if (origin := headers.get(b"origin")) is not None and origin != scheme + b"://" + host:
-            return 403, "bad_origin", "this server answers no page but its own"
-        return None
+            raise _Refused(403, "bad_origin", "this server answers no page but its own")
 
-    def _is_authorised(self, header: bytes) -> bool:
-        # Bytes, because compare_digest raises for text that is not ASCII.
-        scheme, _, token = header.partition(b" ")
-        return scheme.lower() == b"bearer" and hmac.compare_digest(token.strip(), self._token)
+
+class _Refused(Exception):
+    """The request goes no further; `refusal` is what is said."""
+
+    def __init__(self, status: int, code: str, message: str, retry_after_s: int = 0) -> None:
+        super().__init__(message)
+        self.refusal: Refusal = (status, code, message, retry_after_s)
+
+
+def _check_right(caller: Caller, who: Who | None) -> None:
+    """What a user may not do is refused; what is not there for a user looks so. The router answers the owner itself."""
+    if caller.is_owner or who is Who.TEAM:
+        return
+    if who is None:
+        raise _Refused(404, "not_found", "Not Found")
+    raise _Refused(403, "owner_only", "only the owner of this workspace may do that")
 
 
 class Bucket:
     """How many requests are still good: full at the start, filled again at an even rate (a token bucket)."""
 
     def __init__(self, per_minute: int, clock: Callable[[], float] = time.monotonic) -> None:
+        self.per_minute = per_minute
         self._most = self._left = float(per_minute)
         self._clock = clock
         self._filled_at = clock()
@@ -123,6 +189,10 @@ class Bucket:
         self._left -= 1
         return True
 
+    def wait_s(self) -> float:
+        """How long until one more is good, after `take` said no; seconds."""
+        return (1 - self._left) * 60 / self._most
+
 
 class _Bounded:
     """Stops a body without a declared length from growing past the bound, and says so in place of what the app says."""
@@ -131,6 +201,7 @@ class _Bounded:
         self._receive, self._send = receive, send
         self._most = self._left = most
         self._has_refused = False
+        self.has_begun = False
 
     async def receive(self) -> Message:
         message = await self._receive()
@@ -139,6 +210,7 @@ class _Bounded:
 
     async def send(self, message: Message) -> None:
         if self._left >= 0:
+            self.has_begun = True
             await self._send(message)
         elif not self._has_refused:
             self._has_refused = True
@@ -146,7 +218,7 @@ class _Bounded:
 
 
 def _too_long(most: int) -> Refusal:
-    return 413, "too_large", f"the body is longer than {most} bytes"
+    return 413, "too_large", f"the body is longer than {most} bytes", 0
 
 
 def _hostname(host: bytes) -> str:
@@ -163,11 +235,11 @@ def _length(headers: dict[bytes, bytes]) -> int:
         return 0
 
 
-async def _refuse(send: Send, status: int, code: str, message: str) -> None:
+async def _refuse(send: Send, status: int, code: str, message: str, retry_after_s: int = 0) -> None:
     error = {"error": {"message": message, "type": "invalid_request_error", "param": None, "code": code}}
     headers: Iterable[tuple[bytes, bytes]] = [(b"content-type", b"application/json")]
-    if status == 429:
-        headers = [*headers, (b"retry-after", b"5")]
+    if retry_after_s:
+        headers = [*headers, (b"retry-after", str(retry_after_s).encode())]
     if status == 401:
         headers = [*headers, (b"www-authenticate", b"Bearer")]
     await send({"type": "http.response.start", "status": status, "headers": list(headers)})

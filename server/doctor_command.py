@@ -54,11 +54,12 @@ async def _look(place: Workspace) -> AsyncIterator[Finding]:
     from indexer.settings import IndexerSettings
     from server.client import find_backend
     from server.doctor import Finding, embedder, engine, look_at_machine
+    from server.doctor_team import look_at_team
     from server.settings import ServerSettings
 
     settings = ServerSettings.read(place)
     base, fault = _base_model(settings)
-    for finding in look_at_machine(place, settings, base):
+    for finding in (*look_at_machine(place, settings, base), *look_at_team(place)):
         yield finding
     yield Finding("base model", base is not None, f"{base.name}: {base.why}" if base else fault, "set [server] model")
     yield embedder(IndexerSettings.read(place))

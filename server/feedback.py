@@ -23,8 +23,10 @@ _SCHEMA = """
 CREATE TABLE IF NOT EXISTS exchange (
   id TEXT PRIMARY KEY, asked_at TEXT NOT NULL, question TEXT NOT NULL, answer TEXT NOT NULL, path TEXT,
   "commit" TEXT NOT NULL, adapter TEXT, base_model TEXT NOT NULL, kept INTEGER, edited TEXT
-) STRICT
+) STRICT;
+CREATE TABLE IF NOT EXISTS asked_by (id TEXT PRIMARY KEY, name TEXT NOT NULL) STRICT;
 """
+_FORGET_WHO = "DELETE FROM asked_by WHERE id NOT IN (SELECT id FROM exchange)"
 
 
 class FeedbackError(Exception):
@@ -67,8 +69,8 @@ class Feedback:
     def file(self) -> Path:
         return self._workspace.state / FEEDBACK_FILE
 
-    def note_answer(self, exchange: Exchange) -> None:
-        """Write an exchange down, without its secrets."""
+    def note_answer(self, exchange: Exchange, asked_by: str = "") -> None:
+        """Write an exchange down, without its secrets, and who of the team asked ("": nobody in particular)."""
         clean = replace(
             exchange,
             question=mask_secrets(exchange.question).text,
@@ -78,15 +80,23 @@ class Feedback:
         with self._open() as database:
             marks = ", ".join("?" * len(fields(Exchange)))
             database.execute(f"INSERT INTO exchange ({_COLUMNS}) VALUES ({marks})", tuple(asdict(clean).values()))
+            database.execute("INSERT INTO asked_by VALUES (?, ?)", (exchange.id, asked_by))
             newest = "SELECT rowid FROM exchange ORDER BY rowid DESC LIMIT ?"
-            database.execute(f"DELETE FROM exchange WHERE rowid NOT IN ({newest})", (MOST_EXCHANGES,))
+            if database.execute(f"DELETE FROM exchange WHERE rowid NOT IN ({newest})", (MOST_EXCHANGES,)).rowcount:
+                database.execute(_FORGET_WHO)
 
-    def note_verdict(self, answer_id: str, kept: bool | None, edited: str | None) -> None:
-        """What the user did with the answer; what is None stays as it was. Raises `UnknownAnswer`."""
+    def note_verdict(self, answer_id: str, kept: bool | None, edited: str | None, asked_by: str | None = None) -> None:
+        """What the user did with the answer; what is None stays as it was.
+
+        With `asked_by` an answer to somebody else is as unknown as one that never was. Raises `UnknownAnswer`.
+        """
         clean = None if edited is None else mask_secrets(edited).text
         with self._open() as database:
-            change = "UPDATE exchange SET kept = coalesce(?, kept), edited = coalesce(?, edited) WHERE id = ?"
-            if database.execute(change, (kept, clean, answer_id)).rowcount == 0:
+            change = (
+                "UPDATE exchange SET kept = coalesce(?1, kept), edited = coalesce(?2, edited) WHERE id = ?3 "
+                "AND (?4 IS NULL OR EXISTS (SELECT 1 FROM asked_by WHERE asked_by.id = ?3 AND name = ?4))"
+            )
+            if database.execute(change, (kept, clean, answer_id, asked_by)).rowcount == 0:
                 raise UnknownAnswer(f"no answer {answer_id} was written down")
 
     def read(self) -> list[Exchange]:
@@ -112,6 +122,7 @@ class Feedback:
         try:
             with self._open() as database:
                 erased = database.execute("DELETE FROM exchange").rowcount
+                database.execute(_FORGET_WHO)
             with self._open() as database:
                 database.execute("VACUUM")
         except FeedbackError as error:
@@ -131,7 +142,7 @@ class Feedback:
             os.close(os.open(self.file, os.O_RDWR | os.O_CREAT, 0o600))
             with closing(sqlite3.connect(self.file, timeout=10)) as database:
                 database.execute("PRAGMA secure_delete = ON")
-                database.execute(_SCHEMA)
+                database.executescript(_SCHEMA)
                 database.commit()
                 with database:
                     yield database

@@ -33,7 +33,7 @@ class FeedbackBody(BaseModel):
 
 
 async def written_down(
-    events: AsyncGenerator[AnswerEvent], feedback: Feedback, answer_id: str, question: Question
+    events: AsyncGenerator[AnswerEvent], feedback: Feedback, answer_id: str, question: Question, asked_by: str
 ) -> AsyncGenerator[AnswerEvent]:
     """`events` as they are; the answer is written down before its last event, so that its id holds from then on."""
     asked_at = datetime.now(UTC).isoformat(timespec="seconds")
@@ -43,7 +43,7 @@ async def written_down(
                 what = (answer_id, asked_at, question.text, event.answer, question.path)
                 exchange = Exchange(*what, event.freshness.commit or "", event.adapter, event.base_model)
                 try:
-                    await asyncio.to_thread(feedback.note_answer, exchange)
+                    await asyncio.to_thread(feedback.note_answer, exchange, asked_by)
                 except FeedbackError as error:  # an answer is worth more than its record
                     log.error("an answer was not written down: %s", error)
             yield event

@@ -7,33 +7,33 @@ import json
 import time
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing, suppress
-from dataclasses import asdict
 from functools import partial
 from typing import Annotated, Any
 
 from fastapi import FastAPI, Query, Request
 from fastapi.encoders import jsonable_encoder
-from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, Response, StreamingResponse
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.exceptions import HTTPException
 
 from indexer.fleet import FleetIndex
 from indexer.index import IndexState, IndexUnavailable, UpdateReport
-from server.adapter import AdapterError, UnknownAdapter, list_adapters, promote, rollback
-from server.answering import RETRY_AFTER_S, Answers, Queue, TooManyQuestions, named_events
+from server.adapter import promote, rollback
+from server.answering import Answers, Ask, Queue, TooManyQuestions, named_events
+from server.asker import Asker
 from server.assist import AnswerEvent, Done, Wish
-from server.auth import PUBLIC_PATHS, Gate, Rules
+from server.audit import AUDIT_FILE, Audit, AuditLog
+from server.auth import Gate, Rules
 from server.backend import Backend
 from server.client import BackendUnavailable, Event
 from server.embeddings_api import EmbeddingRequest, embeddings_json
-from server.engine import EngineError
-from server.feedback import Feedback, FeedbackError, UnknownAnswer
+from server.feedback import Feedback
 from server.feedback_api import FeedbackBody
 from server.fim_api import CompletionRequest, read_completion, text_completion_json
 from server.fleet_sync import status_json, update_one
-from server.generation import Finish, GenerationError, Sampling
-from server.leaving import ClientLeft, unless_left
+from server.generation import Finish, Sampling
+from server.http_errors import add_errors
+from server.leaving import unless_left
 from server.logs import RequestLog
 from server.mcp import Doors as McpDoors
 from server.mcp import McpSessions, own_client
@@ -42,17 +42,19 @@ from server.openai_api import (
     CHAT_ID_PREFIX,
     MODEL_IN_SERVICE,
     ChatRequest,
-    RequestRefused,
     completion_json,
     completion_stream,
-    error_json,
     new_id,
     read_chat,
 )
 from server.openapi import complete_openapi
+from server.places import places_in
 from server.prompt import Question, Turn
+from server.reach import Reach, reach
+from server.roster import Roster, SignOn
 from server.shapes import Json, code_json, done_json, search_json
-from server.ui import UI_PATHS, add_ui_routes
+from server.team import OWNER_NAME
+from server.ui import add_ui_routes
 
 
 class AskTurn(BaseModel):
@@ -92,10 +94,13 @@ def make_app(backend: Backend, token: str) -> FastAPI:
     app = FastAPI(title="nightschool", docs_url=None, redoc_url=None, lifespan=sessions.lifespan)
     app.openapi = partial(complete_openapi, app.openapi)  # type: ignore[method-assign]
     metrics, settings = Metrics(), backend.settings
-    names, per_minute = frozenset(settings.behind_tls), settings.requests_per_minute
-    app.add_middleware(Gate, rules=Rules(token, settings.body_bytes, PUBLIC_PATHS | UI_PATHS, names, per_minute))
+    rules = Rules(settings.body_bytes, frozenset(settings.behind_tls), settings.requests_per_minute)
+    roster = _roster(backend, token)
+    app.add_middleware(Gate, rules=rules, roster=roster)
+    audit = AuditLog(backend.workspace.logs / AUDIT_FILE)
+    app.add_middleware(Audit, file=audit, is_on=roster.has_a_team)
     app.add_middleware(RequestLog, note=metrics.note_request)
-    _add_errors(app)
+    add_errors(app)
     _add_state_routes(app, backend, metrics)
     _add_index_routes(app, backend, metrics)
     _add_fleet_routes(app, backend)
@@ -103,10 +108,27 @@ def make_app(backend: Backend, token: str) -> FastAPI:
     answers = Answers(backend, app.state.queue, metrics, Feedback(backend.workspace))
     _add_answer_routes(app, backend, answers)
     _add_adapter_routes(app, backend)
-    doors = McpDoors(own_client(app, token).get, partial(_ask_here, answers))
-    app.router.routes += sessions.routes(doors, backend.settings.body_bytes)
-    add_ui_routes(app, backend)
+
+    def doors_of(asker: Asker) -> McpDoors:
+        return McpDoors(own_client(app, asker).get, partial(_ask_here, answers, asker))
+
+    app.router.routes += sessions.routes(doors_of, backend.settings.body_bytes)
+    add_ui_routes(app, backend, roster)
     return app
+
+
+def _roster(backend: Backend, token: str) -> Roster:
+    settings, workspace = backend.settings, backend.workspace
+    header = settings.user_header.lower().encode()
+    sign_on = SignOn(settings.trusted_proxy, header) if settings.trusted_proxy else None
+    roster = Roster(workspace, token, sign_on, lambda: places_in(backend.keeper.index, workspace).groups)
+    roster.members()  # what is wrong with the file is told now, and not when the first of the team asks
+    return roster
+
+
+def _of(request: Request, backend: Backend) -> Reach:
+    """What the asker of `request` reaches, as the gate found out who they are."""
+    return reach(backend, request.state.asker)
 
 
 def _add_state_routes(app: FastAPI, backend: Backend, metrics: Metrics) -> None:
@@ -115,21 +137,9 @@ def _add_state_routes(app: FastAPI, backend: Backend, metrics: Metrics) -> None:
         return {"ok": True}
 
     @app.get("/readyz", summary="Ready, or what is missing (503)")
-    async def readyz() -> JSONResponse:
-        missing = backend.missing()
-        state = backend.serving.state
-        body = {
-            "ready": not missing,
-            "reasons": missing,
-            "engine": asdict(state),
-            "workspace": str(backend.workspace.root),
-        }
-        body |= {"adapter": backend.serving.adapter, "base_model": backend.serving.base_model.name}
-        body["index"] = {"reason": backend.keeper.reason, "words_only": backend.doors.words_only()}
-        body["accepts"] = ["overlays"]
-        body["feedback"] = backend.settings.feedback
-        body["fim"] = backend.serving.base_model.fim is not None
-        return JSONResponse(body, 503 if missing else 200)
+    async def readyz(request: Request) -> JSONResponse:
+        body = _of(request, backend).readiness()
+        return JSONResponse(body, 200 if body["ready"] else 503)
 
     @app.get("/metrics", summary="For Prometheus")
     async def tell_metrics() -> Response:
@@ -145,27 +155,30 @@ def _add_state_routes(app: FastAPI, backend: Backend, metrics: Metrics) -> None:
 
 def _add_index_routes(app: FastAPI, backend: Backend, metrics: Metrics) -> None:
     @app.get("/freshness", summary="How current the index is")
-    async def freshness() -> IndexState:
-        return await backend.doors.freshness()
+    async def freshness(request: Request) -> IndexState:
+        return await _of(request, backend).doors.freshness()
 
     @app.get("/search", summary="Passages for a query")
     async def search(
-        q: Annotated[str, Query(min_length=1, max_length=8_000)], k: Annotated[int, Query(ge=1, le=200)] = 10
+        request: Request,
+        q: Annotated[str, Query(min_length=1, max_length=8_000)],
+        k: Annotated[int, Query(ge=1, le=200)] = 10,
     ) -> Json:
-        started, before = time.perf_counter(), backend.doors.words_only()
-        passages = await backend.doors.search(q, k, {})
+        doors = _of(request, backend).doors
+        started, before = time.perf_counter(), doors.words_only()
+        passages = await doors.search(q, k, {})
         seconds = time.perf_counter() - started
         metrics.note_search(seconds)
-        words_only = before or backend.doors.words_only()
-        return search_json(q, seconds * 1000, passages, backend.doors.missing(), words_only)
+        return search_json(q, seconds * 1000, passages, doors.missing(), before or doors.words_only())
 
     @app.get("/code", summary="Lines of an indexed file as it is now, secrets masked")
     async def code(
+        request: Request,
         path: Annotated[str, Query(min_length=1, max_length=4096)],
         start_line: Annotated[int, Query(ge=1)] = 1,
         end_line: Annotated[int | None, Query(ge=1, description="inclusive; default: the last line")] = None,
     ) -> Json:
-        text = await asyncio.to_thread(backend.keeper.index.read, path)
+        text = await asyncio.to_thread(_of(request, backend).read, path)
         if text is None:
             raise HTTPException(404, f"{path} is not in the index; /index/explain?path= says why")
         return code_json(path, text, start_line, end_line)
@@ -175,8 +188,8 @@ def _add_index_routes(app: FastAPI, backend: Backend, metrics: Metrics) -> None:
         return await asyncio.to_thread(backend.keeper.update)
 
     @app.get("/index/explain", summary="Why a file is or is not in the index")
-    async def explain(path: str) -> Json:
-        return {"path": path, "why": await asyncio.to_thread(backend.keeper.index.explain, path)}
+    async def explain(path: str, request: Request) -> Json:
+        return {"path": path, "why": await asyncio.to_thread(_of(request, backend).explain, path)}
 
 
 def _add_fleet_routes(app: FastAPI, backend: Backend) -> None:
@@ -203,26 +216,26 @@ def _add_fleet_routes(app: FastAPI, backend: Backend) -> None:
 
 def _add_answer_routes(app: FastAPI, backend: Backend, answers: Answers) -> None:
     @app.post("/feedback", status_code=204, summary="What became of an answer: kept or not, edited")
-    async def note_feedback(body: FeedbackBody) -> None:
+    async def note_feedback(body: FeedbackBody, request: Request) -> None:
         if not backend.settings.feedback:
             raise HTTPException(403, "nothing is written down here: set [server] feedback = true, then ask again")
         answer_id = body.id.removeprefix(CHAT_ID_PREFIX)
-        await asyncio.to_thread(answers.feedback.note_verdict, answer_id, body.kept, body.edited)
+        name = request.state.asker.name
+        asked_by = None if name == OWNER_NAME else name
+        await asyncio.to_thread(answers.feedback.note_verdict, answer_id, body.kept, body.edited, asked_by)
 
     @app.post("/ask", summary="A grounded answer, as JSON or as server-sent events")
     async def ask(body: AskBody, request: Request) -> Response:
-        question, wish = _read_ask(body, backend)
         answer_id = new_id()
-        events = answers.begin(question, wish, answer_id, "ask")
+        events = answers.begin(_read_ask(body, backend), answer_id, "ask", request.state.asker)
         if "text/event-stream" in request.headers.get("accept", ""):
             return await _streaming(request, events, lambda events: _ask_stream(events, answer_id))
         return JSONResponse({"id": answer_id, **done_json(await unless_left(request, _last(events)))})
 
     @app.post("/v1/chat/completions", summary="OpenAI's chat completions, with retrieval inside")
     async def chat(body: ChatRequest, request: Request) -> Response:
-        question, wish = read_chat(body, backend.serving.base_model.name, backend.settings)
-        answer_id = new_id()
-        events = answers.begin(question, wish, answer_id, "chat")
+        asked, answer_id = read_chat(body, backend.serving.base_model.name, backend.settings), new_id()
+        events = answers.begin(asked, answer_id, "chat", request.state.asker)
         if body.stream:
             usage = body.stream_options is not None and body.stream_options.include_usage
             shape = partial(completion_stream, answer_id=answer_id, model=body.model, usage=usage)
@@ -234,7 +247,10 @@ def _add_answer_routes(app: FastAPI, backend: Backend, answers: Answers) -> None
         prompt, sampling = read_completion(body, backend.serving.base_model, backend.settings)
 
         async def complete() -> list[str | Finish]:
-            async with backend.serving.borrow() as engine, aclosing(engine.complete(prompt, sampling)) as pieces:
+            async with (
+                _of(request, backend).borrow(None) as engine,
+                aclosing(engine.complete(prompt, sampling)) as pieces,
+            ):
                 return [piece async for piece in pieces]
 
         whole = text_completion_json(await unless_left(request, complete()), body.model)
@@ -248,10 +264,10 @@ def _add_answer_routes(app: FastAPI, backend: Backend, answers: Answers) -> None
         return embeddings_json(await asyncio.to_thread(index.embed, texts), body, index.embedder_name)
 
     @app.get("/v1/models", summary="The adapter in service, the kept versions, the base model")
-    async def models() -> Json:
-        base = backend.serving.base_model.name
-        adapters = await asyncio.to_thread(list_adapters, backend.workspace.adapters)
-        about: list[Json] = [{"id": MODEL_IN_SERVICE, "root": backend.serving.adapter or base, "parent": base}]
+    async def models(request: Request) -> Json:
+        base, reached = backend.serving.base_model.name, _of(request, backend)
+        adapters = await asyncio.to_thread(reached.adapters)
+        about: list[Json] = [{"id": MODEL_IN_SERVICE, "root": reached.adapter or base, "parent": base}]
         about += [{"id": adapter.version, "root": adapter.version, "parent": base} for adapter in adapters]
         about.append({"id": base, "root": base, "parent": None})
         return {
@@ -264,9 +280,10 @@ def _add_adapter_routes(app: FastAPI, backend: Backend) -> None:
     folder = backend.workspace.adapters
 
     @app.get("/adapters", summary="The kept adapters and the one in service")
-    async def adapters() -> Json:
-        kept = await asyncio.to_thread(list_adapters, folder)
-        return {"in_service": backend.serving.adapter, "adapters": jsonable_encoder([a.manifest for a in kept])}
+    async def adapters(request: Request) -> Json:
+        reached = _of(request, backend)
+        kept = await asyncio.to_thread(reached.adapters)
+        return {"in_service": reached.adapter, "adapters": jsonable_encoder([a.manifest for a in kept])}
 
     @app.post("/adapters/rollback", summary="Back to the adapter before this one")
     async def roll_back() -> Json:
@@ -279,7 +296,7 @@ def _add_adapter_routes(app: FastAPI, backend: Backend) -> None:
         return {"version": adapter.version}
 
 
-def _read_ask(body: AskBody, backend: Backend) -> tuple[Question, Wish]:
+def _read_ask(body: AskBody, backend: Backend) -> Ask:
     settings = backend.settings
     turns = tuple(Turn(turn.role, turn.content) for turn in body.conversation)
     overlays = tuple(body.overlays.items())
@@ -289,12 +306,11 @@ def _read_ask(body: AskBody, backend: Backend) -> tuple[Question, Wish]:
     return question, Wish(body.retrieval, passages, body.adapter, sampling, explain=body.explain)
 
 
-async def _ask_here(answers: Answers, body: Json) -> AsyncGenerator[Event]:
-    """`/ask` for what stands in this process."""
-    question, wish = _read_ask(AskBody.model_validate(body), answers.backend)
-    answer_id = new_id()
+async def _ask_here(answers: Answers, asker: Asker, body: Json) -> AsyncGenerator[Event]:
+    """`/ask` for what stands in this process, on behalf of who asks it."""
+    asked, answer_id = _read_ask(AskBody.model_validate(body), answers.backend), new_id()
     try:
-        async with aclosing(named_events(answers.begin(question, wish, answer_id, "mcp"), answer_id)) as events:
+        async with aclosing(named_events(answers.begin(asked, answer_id, "mcp", asker), answer_id)) as events:
             async for event in events:
                 yield event
     except TooManyQuestions as error:
@@ -341,60 +357,3 @@ async def _last(events: AsyncGenerator[AnswerEvent]) -> Done:
 
 def _sse(name: str, data: Mapping[str, Any]) -> bytes:
     return f"event: {name}\ndata: {json.dumps(data)}\n\n".encode()
-
-
-def _add_errors(app: FastAPI) -> None:
-    """Every error in OpenAI's shape, with a message that says what to do."""
-
-    def said(status: int, message: str, **more: Any) -> JSONResponse:
-        kind = "invalid_request_error" if status < 500 else "server_error"
-        return JSONResponse(error_json(message, kind, **more), status)
-
-    @app.exception_handler(RequestRefused)
-    async def refused(_: Request, error: RequestRefused) -> JSONResponse:
-        return said(error.status, str(error), param=error.param, code=error.code)
-
-    @app.exception_handler(RequestValidationError)
-    async def invalid(_: Request, error: RequestValidationError) -> JSONResponse:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"][1:]) or "body"
-        return said(400, f"{where}: {first['msg']}", param=where)
-
-    @app.exception_handler(UnknownAdapter)
-    async def unknown(_: Request, error: UnknownAdapter) -> JSONResponse:
-        return said(404, str(error), param="model", code="model_not_found")
-
-    @app.exception_handler(TooManyQuestions)
-    async def too_many(_: Request, error: TooManyQuestions) -> JSONResponse:
-        response = said(429, str(error), code="queue_full")
-        response.headers["Retry-After"] = str(RETRY_AFTER_S)
-        return response
-
-    @app.exception_handler(AdapterError)
-    async def bad_adapter(_: Request, error: AdapterError) -> JSONResponse:
-        return said(409, str(error))
-
-    @app.exception_handler(UnknownAnswer)
-    async def unknown_answer(_: Request, error: UnknownAnswer) -> JSONResponse:
-        return said(404, str(error), param="id")
-
-    @app.exception_handler(HTTPException)
-    async def http_error(_: Request, error: HTTPException) -> JSONResponse:
-        response = said(error.status_code, str(error.detail))
-        response.headers.update(error.headers or {})
-        return response
-
-    @app.exception_handler(ValueError)
-    async def too_long(_: Request, error: ValueError) -> JSONResponse:
-        return said(400, str(error))
-
-    @app.exception_handler(ClientLeft)
-    async def left(_: Request, error: ClientLeft) -> Response:
-        return Response(status_code=499)  # nginx's word for it; nobody reads this
-
-    @app.exception_handler(EngineError)
-    @app.exception_handler(FeedbackError)
-    @app.exception_handler(IndexUnavailable)
-    @app.exception_handler(GenerationError)
-    async def down(_: Request, error: Exception) -> JSONResponse:
-        return said(503, str(error))

@@ -20,7 +20,7 @@ HEADER = b"x-request-id"
 # What a client may call its request: nothing that could break a line of the log or a header.
 _FIT = re.compile(rb"[A-Za-z0-9._-]{1,64}")
 # Asked every few seconds by Prometheus, editors and open pages (an editor's status alone would be 170,000 lines a day).
-_ASKED_OFTEN = frozenset(
+ASKED_OFTEN = frozenset(
     {"/healthz", "/readyz", "/metrics", "/freshness", "/adapters", "/nights/last", "/ui/render", "/ui/page/{name}"}
 )
 _NOISY = ("httpx", "chromadb", "sentence_transformers", "mcp")
@@ -102,7 +102,7 @@ class RequestLog:
         self._note(route, status)
         facts = {"method": scope["method"], "route": route, "status": status, "seconds": round(seconds, 4)}
         # 503 is what /readyz says while something is missing: an answer, not a failure.
-        quiet = route in _ASKED_OFTEN and (status < 500 or route == "/readyz")
+        quiet = route in ASKED_OFTEN and (status < 500 or route == "/readyz")
         log.log(
             logging.DEBUG if quiet else logging.INFO,
             "%s %s %d in %.3f s", scope["method"], route, status, seconds, extra={"facts": facts},

@@ -22,8 +22,10 @@ from mcp.types import ToolAnnotations
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 from starlette.applications import Starlette
 from starlette.routing import BaseRoute
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from indexer.workspace import Workspace
+from server.asker import Asker
 from server.client import Backend, BackendUnavailable, Event, Json
 from server.lsp_backends import Link
 from server.prompt import visible
@@ -96,27 +98,33 @@ class Answer(_Shape):
 PathText = Annotated[str, Field(description="relative to the repository, with /", min_length=1, max_length=4096)]
 
 
-def make_server(doors: Doors) -> MCPServer[Any]:
-    """The server with its tools and its resource over a backend."""
+DoorsOf = Callable[[Context[Any]], Doors]
+
+
+def make_server(doors_of: DoorsOf) -> MCPServer[Any]:
+    """The server with its tools and its resource over a backend; `doors_of` a call are those of who calls."""
     server: MCPServer[Any] = MCPServer("nightschool", instructions=INSTRUCTIONS, log_level="WARNING")
 
     @server.tool(annotations=READS_ONLY)
     async def search_code(
         query: Annotated[str, Field(description="words, a symbol, or a question", min_length=1, max_length=8000)],
+        ctx: Context[Any],
         k: Annotated[int, Field(description="how many passages", ge=1, le=50)] = 8,
     ) -> Passages:
         """Find the passages of this repository's current code that answer a query, best first."""
-        return Passages.model_validate(await _asked(doors.get("/search", q=query, k=k)))
+        return Passages.model_validate(await _asked(doors_of(ctx).get("/search", q=query, k=k)))
 
     @server.tool(annotations=READS_ONLY)
     async def read_passage(
         path: PathText,
+        ctx: Context[Any],
         start_line: Annotated[int, Field(description="1-based", ge=1)] = 1,
         end_line: Annotated[int | None, Field(description="inclusive; default: the last line", ge=1)] = None,
     ) -> Passage:
         """Read lines of an indexed file as it is now; secrets are replaced by placeholders."""
         until = {} if end_line is None else {"end_line": end_line}
-        return Passage.model_validate(await _asked(doors.get("/code", path=path, start_line=start_line, **until)))
+        get = doors_of(ctx).get
+        return Passage.model_validate(await _asked(get("/code", path=path, start_line=start_line, **until)))
 
     @server.tool(annotations=READS_ONLY)
     async def ask(
@@ -125,13 +133,13 @@ def make_server(doors: Doors) -> MCPServer[Any]:
         path: Annotated[str | None, Field(description="a file that the question is about")] = None,
     ) -> Answer:
         """Let the model of this machine answer a question from the current code, with checked citations."""
-        return Answer.model_validate(await _answer(doors, {"question": question, "path": path}, ctx))
+        return Answer.model_validate(await _answer(doors_of(ctx), {"question": question, "path": path}, ctx))
 
     @server.resource("code://{+path}", mime_type="text/plain")
-    async def code(path: str) -> str:
+    async def code(path: str, ctx: Context[Any]) -> str:
         """An indexed file as it is now; secrets are replaced by placeholders."""
         try:
-            return visible(str((await doors.get("/code", path=path))["text"]))
+            return visible(str((await doors_of(ctx).get("/code", path=path))["text"]))
         except BackendUnavailable as error:
             raise ResourceNotFoundError(str(error)) from error
 
@@ -176,14 +184,18 @@ async def serve_stdio(workspace: Workspace) -> None:
             yield event
 
     try:
-        await make_server(Doors(get, ask)).run_stdio_async()
+        await make_server(lambda _: Doors(get, ask)).run_stdio_async()
     finally:
         await link.close()
 
 
-def own_client(app: Starlette, token: str) -> Backend:
-    """A client of `app` without a socket: what stands under `/mcp` asks through the same gate and counters."""
-    return Backend("http://localhost", token, os.getpid(), httpx.ASGITransport(app))
+def own_client(app: ASGIApp, asker: Asker) -> Backend:
+    """A client of `app` without a socket: what stands under `/mcp` asks through the same gate, as who asked it."""
+
+    async def as_asker(scope: Scope, receive: Receive, send: Send) -> None:
+        await app({**scope, "state": {"asker": asker}}, receive, send)
+
+    return Backend("http://localhost", "", os.getpid(), httpx.ASGITransport(as_asker))
 
 
 class McpSessions:
@@ -192,8 +204,14 @@ class McpSessions:
     def __init__(self) -> None:
         self._manager: StreamableHTTPSessionManager | None = None
 
-    def routes(self, doors: Doors, body_bytes: int) -> list[BaseRoute]:
-        server = make_server(doors)
+    def routes(self, doors_of: Callable[[Asker], Doors], body_bytes: int) -> list[BaseRoute]:
+
+        def of_caller(ctx: Context[Any]) -> Doors:
+            request = ctx.request_context.request
+            assert request is not None  # over HTTP there is always one
+            return doors_of(request.state.asker)
+
+        server = make_server(of_caller)
         app = server.streamable_http_app(
             stateless_http=True,
             max_request_body_size=body_bytes,

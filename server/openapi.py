@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from server.auth import PUBLIC_PATHS
+from server.access import ROUTES, Who
 
 Schema = dict[str, Any]
 METHODS = ("get", "post", "put", "delete", "patch")
@@ -29,7 +29,7 @@ _ERROR: Schema = {
 _REFUSALS = {
     "400": "The request is wrong; the message says where",
     "401": "No token, or a wrong one",
-    "403": "A foreign page, no TLS, or switched off here",
+    "403": "A foreign page, no TLS, only the owner's, or switched off here",
     "404": "There is no such thing",
     "409": "The adapter cannot be served",
     "413": "The body is too long",
@@ -50,12 +50,12 @@ def complete_openapi(make: Callable[[], Schema]) -> Schema:
     for unused in ("HTTPValidationError", "ValidationError"):
         schema["components"]["schemas"].pop(unused, None)
     for path, item in schema["paths"].items():
-        for operation in (item[method] for method in METHODS if method in item):
-            _complete(path, operation)
+        for method in (method for method in METHODS if method in item):
+            _complete(path, item[method], ROUTES.get(f"{method.upper()} {path}", Who.OWNER))
     return schema
 
 
-def _complete(path: str, operation: Schema) -> None:
+def _complete(path: str, operation: Schema, who: Who) -> None:
     responses = operation["responses"]
     responses.pop("422", None)  # we say 400, in OpenAI's shape
     for status, meaning in _REFUSALS.items():
@@ -67,5 +67,5 @@ def _complete(path: str, operation: Schema) -> None:
         responses["200"]["content"] = {"text/plain": {"schema": {"type": "string"}}}
     if path in _STREAMS:
         responses["200"]["content"]["text/event-stream"] = {"schema": {"type": "string"}}
-    if path not in PUBLIC_PATHS:
+    if who is not Who.ANYONE:
         operation["security"] = [{"token": []}]

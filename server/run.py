@@ -16,6 +16,7 @@ from typing import Any
 
 import psutil
 import uvicorn
+from starlette.types import ASGIApp
 
 from indexer.workspace import Workspace, write_atomically
 from server.auth import LOOPBACK_NAMES, read_or_make_token
@@ -66,7 +67,7 @@ async def _serve(workspace: Workspace, settings: ServerSettings, beside: Callabl
     token = read_or_make_token(workspace)
     with open_listener(settings, workspace.state / PORT_FILE) as listener:
         async with open_backend(workspace, say) as backend:
-            server = _Server(uvicorn.Config(make_app(backend, token), log_level="warning", lifespan="on"))
+            server = _Server(uvicorn_config(make_app(backend, token)))
             _announce(backend, listener)
             try:
                 async with _running(beside):
@@ -74,6 +75,12 @@ async def _serve(workspace: Workspace, settings: ServerSettings, beside: Callabl
             finally:
                 (workspace.state / BACKEND_FILE).unlink(missing_ok=True)
                 say("stopping")
+
+
+def uvicorn_config(app: ASGIApp, port: int = 0) -> uvicorn.Config:
+    """How the application is served. Who the peer is comes from its socket: uvicorn by itself believes X-Forwarded-For
+    from loopback, where anybody could then write the address of `trusted_proxy`."""
+    return uvicorn.Config(app, port=port, log_level="warning", lifespan="on", ws="none", proxy_headers=False)
 
 
 @asynccontextmanager

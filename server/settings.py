@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from ipaddress import ip_address
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, field_validator, model_validator
 from pydantic_settings import SettingsConfigDict
 
 from indexer.settings import SectionSettings
@@ -28,8 +29,16 @@ class ServerSettings(SectionSettings):
     behind_tls: tuple[str, ...] = Field(
         (), description="names under which a proxy that ends TLS reaches us; without one only loopback is served"
     )
+    trusted_proxy: str = Field(
+        "", description="address of a proxy that signs people on, as user_header says; empty: none is believed"
+    )
+    user_header: str = Field(
+        "",
+        pattern=r"^([A-Za-z0-9-]+)?$",
+        description="the header in which trusted_proxy names the user, who must be in the team; as in X-Forwarded-User",
+    )
     requests_per_minute: int = Field(
-        1200, ge=0, description="requests with the token that are answered a minute; beyond it 429; 0: no bound"
+        1200, ge=0, description="requests of each asker that are answered a minute; beyond it 429; 0: no bound"
     )
     port: int = Field(0, ge=0, le=65535, description="port to listen on; 0 takes the one used last, or a free one")
     engine_url: str = Field(
@@ -70,3 +79,17 @@ class ServerSettings(SectionSettings):
     feedback: bool = Field(
         False, description="write questions, answers and what became of them to .nightschool/feedback.sqlite"
     )
+
+    @field_validator("trusted_proxy")
+    @classmethod
+    def is_an_address(cls, value: str) -> str:
+        try:
+            return value and str(ip_address(value))
+        except ValueError:
+            raise ValueError(f"{value} is no IP address: give that of the proxy, as 127.0.0.1") from None
+
+    @model_validator(mode="after")
+    def names_proxy_and_header(self) -> Self:
+        if bool(self.trusted_proxy) != bool(self.user_header):
+            raise ValueError("trusted_proxy and user_header belong together: give both, or neither")
+        return self

@@ -22,8 +22,8 @@ def search_json(
 ) -> Json:
     """What `search` answers for one query; `took_ms` is the search itself, query embedding included.
 
-    `missing`: the repositories of a fleet that could not be asked, with the reason; left out where there are none. There
-    is a `notice` only while the search finds by words only.
+    `missing`: the repositories of a fleet that could not be asked, with the reason; left out where there are none.
+    There is a `notice` only while the search finds by words only.
     """
     found: Json = {"query": query, "took_ms": round(took_ms, 2), "passages": list(map(passage_json, passages))}
     found |= {"missing": list(missing)} if missing else {}

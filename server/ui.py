@@ -11,8 +11,9 @@ import secrets
 from hashlib import sha256
 from pathlib import Path
 from typing import Annotated
+from urllib.parse import urlencode
 
-from fastapi import FastAPI, Query
+from fastapi import FastAPI, Query, Request
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
@@ -21,6 +22,8 @@ from server.adapter import VERSION_PATTERN
 from server.backend import Backend
 from server.markdown import highlight_lines, render_markdown
 from server.nights import read_curve, read_last_night, read_nights, read_running_night
+from server.reach import Reach, reach
+from server.roster import Roster
 from server.shapes import Json
 
 # Nothing from outside the machine is ever loaded, and nothing in an answer runs: the browser itself holds it.
@@ -32,8 +35,6 @@ POLICY = (
 REPORT_POLICY = "sandbox; default-src 'none'; style-src 'unsafe-inline'; img-src data:; frame-ancestors 'none'"
 _TYPES = {".html": "text/html", ".js": "text/javascript", ".css": "text/css", ".svg": "image/svg+xml"}
 _FILES = {file.name: file for file in (Path(__file__).parent / "page").iterdir() if file.suffix in _TYPES}
-# The files hold nothing, and a report's address holds a key: a browser can send no token for these.
-UI_PATHS = frozenset({"/ui", "/ui/report", *(f"/ui/page/{name}" for name in _FILES)})
 
 
 class RenderBody(BaseModel):
@@ -52,11 +53,11 @@ class CodeBody(BaseModel):
     path: str = Field(max_length=4096)
 
 
-def add_ui_routes(app: FastAPI, backend: Backend) -> None:
+def add_ui_routes(app: FastAPI, backend: Backend, roster: Roster) -> None:
     """The page and the routes that only it needs."""
     _add_page(app)
     _add_rendering(app)
-    _add_nights(app, backend)
+    _add_nights(app, backend, roster)
 
 
 def _add_page(app: FastAPI) -> None:
@@ -80,42 +81,55 @@ def _add_rendering(app: FastAPI) -> None:
         return {"lines": highlight_lines(body.text, body.path)}
 
 
-def _add_nights(app: FastAPI, backend: Backend) -> None:
-    # A link cannot send a token, so that of a report holds a key of its own, good for that report until we end.
+def _add_nights(app: FastAPI, backend: Backend, roster: Roster) -> None:
+    # A link cannot send a token, so that of a report holds a key of its own, good for that report and whom it was shown
+    # to, until we end or they may not read it any more.
     secret = secrets.token_bytes(32)
 
-    def key(version: str) -> str:
-        return hmac.new(secret, version.encode(), sha256).hexdigest()[:32]
+    def key(version: str, name: str) -> str:
+        return hmac.new(secret, f"{version} {name}".encode(), sha256).hexdigest()[:32]
 
-    def report_of(version: str) -> str | None:
-        return f"/ui/report?version={version}&key={key(version)}" if _report(backend, version).is_file() else None
+    def report_of(version: str, name: str) -> str | None:
+        if not _report(backend, version).is_file():
+            return None
+        return "/ui/report?" + urlencode({"version": version, "for": name, "key": key(version, name)})
 
     @app.get("/nights", summary="The last nights: verdicts, four-way tables, loss curves")
-    def nights(most: Annotated[int, Query(ge=1, le=200)] = 30) -> Json:
-        found = read_nights(backend.workspace, most)
+    def nights(request: Request, most: Annotated[int, Query(ge=1, le=200)] = 30) -> Json:
+        reached = reach(backend, request.state.asker)
+        found = read_nights(backend.workspace, most) if reached.adapters_too else []
         about = [
             {
                 **night.model_dump(),
                 "curve": read_curve(backend.workspace, night.version) if _is_version(night.version) else [],
-                "report": report_of(night.version) if _is_version(night.version) else None,
+                "report": report_of(night.version, reached.asker.name) if _is_version(night.version) else None,
             }
             for night in found
         ]
-        return {"nights": about} | now()
+        return {"nights": about} | now(reached)
 
-    def now() -> Json:
+    def now(reached: Reach) -> Json:
+        if not reached.adapters_too:
+            return {"last": None, "running": None}
         last, running = read_last_night(backend.workspace), read_running_night(backend.workspace)
         return {"last": last and last.model_dump(), "running": running and running.model_dump()}
 
     @app.get("/nights/last", summary="How the last night ended, and the one that runs now")
-    def last_night() -> Json:
-        return now()
+    def last_night(request: Request) -> Json:
+        return now(reach(backend, request.state.asker))
 
     @app.get("/ui/report", summary="A night's report", include_in_schema=False)
-    def report(version: str, given: Annotated[str, Query(alias="key")]) -> Response:
-        right = hmac.compare_digest(given.encode(), key(version).encode())
-        if not (right and _is_version(version) and _report(backend, version).is_file()):
+    def report(
+        request: Request,
+        version: str,
+        name: Annotated[str, Query(alias="for")],
+        given: Annotated[str, Query(alias="key")],
+    ) -> Response:
+        asker = roster.asker(name) if hmac.compare_digest(given.encode(), key(version, name).encode()) else None
+        is_theirs = asker is not None and reach(backend, asker).adapters_too
+        if not (is_theirs and _is_version(version) and _report(backend, version).is_file()):
             raise HTTPException(404, "no such report: open it from the page of nights")
+        request.state.asker = asker
         return _answer(_report(backend, version), REPORT_POLICY)
 
 

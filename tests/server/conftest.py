@@ -23,6 +23,7 @@ from server.backoff import EngineState
 from server.generation import Finish, Sampling
 from server.http import make_app
 from server.prompt import Turn
+from server.run import uvicorn_config
 from server.settings import ServerSettings
 
 URL = "http://127.0.0.1:8000"
@@ -174,26 +175,36 @@ def client(workspace, make_backend):
 
 
 @pytest.fixture
-def live(workspace, make_backend):
-    """Serves the application on a real socket: `async with live(model, **settings) as http`."""
+def live_app():
+    """Serves an application on a real socket: `async with live_app(app) as url`."""
 
     @asynccontextmanager
-    async def serve(model=None, **settings):
-        token = read_or_make_token(workspace)
-        app = make_app(make_backend(model, **settings), token)
-        server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="warning", lifespan="on", ws="none"))
+    async def serve(app):
+        server = uvicorn.Server(uvicorn_config(app))
         server.capture_signals = nullcontext
         running = asyncio.create_task(server.serve())
         async with asyncio.timeout(10):
             while not server.started:
                 await asyncio.sleep(0.005)
-        port = server.servers[0].sockets[0].getsockname()[1]
-        headers = {"Authorization": f"Bearer {token}"}
-        async with httpx.AsyncClient(
-            timeout=10, base_url=f"http://127.0.0.1:{port}", headers=headers, trust_env=False
-        ) as http:
-            yield http
+        yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
         server.should_exit = True
         await running
+
+    return serve
+
+
+@pytest.fixture
+def live(workspace, make_backend, live_app):
+    """Serves an application over a scripted model: `async with live(model, **settings) as http`."""
+
+    @asynccontextmanager
+    async def serve(model=None, **settings):
+        token = read_or_make_token(workspace)
+        headers = {"Authorization": f"Bearer {token}"}
+        async with (
+            live_app(make_app(make_backend(model, **settings), token)) as url,
+            httpx.AsyncClient(timeout=10, base_url=url, headers=headers, trust_env=False) as http,
+        ):
+            yield http
 
     return serve
