@@ -27,6 +27,7 @@ from server.mcp_command import mcp
 from server.options import JsonOption, WorkspaceOption
 from server.team_commands import team_app
 from server.ui_command import open_page
+from trainer.fleet_night_command import add_fleet_night
 from trainer.front import Front
 from trainer.night_command import add_night
 from trainer.serve_command import print_backend_unit
@@ -471,6 +472,7 @@ def _index_line(report: dict[str, Any]) -> str:
 FRONT = Front(_base_model, generator_for, judge_for, _watch, _print_table, _check_engine)
 add_night(app, FRONT)
 add_sweep(app, FRONT)
+add_fleet_night(fleet_app, FRONT)
 
 
 if __name__ == "__main__":

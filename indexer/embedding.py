@@ -31,18 +31,22 @@ class Embedder(Protocol):
         ...
 
 
-def find_embedder(name: str) -> Embedder:
-    """The embedder of that name; nothing is loaded before its first `embed`."""
+def find_embedder(name: str, threads: int | None = None) -> Embedder:
+    """The embedder of that name; nothing is loaded before its first `embed`. `threads`: as below."""
     from indexer.word_vectors import WordVectors  # it raises this module's error
 
-    return WordVectors() if name == WORD_VECTORS else SentenceTransformerEmbedder(name)
+    return WordVectors() if name == WORD_VECTORS else SentenceTransformerEmbedder(name, threads)
 
 
 class SentenceTransformerEmbedder:
-    """A sentence-transformers model, loaded by the first `embed`; safe to use from several threads."""
+    """A sentence-transformers model, loaded by the first `embed`; safe to use from several threads.
 
-    def __init__(self, name: str) -> None:
+    `threads`: how many compute when there are many texts; None: as many as there are cores.
+    """
+
+    def __init__(self, name: str, threads: int | None = None) -> None:
         self.name = name
+        self._threads = threads or os.cpu_count() or 1
         self._lock = threading.Lock()
         self._model: Any = None
 
@@ -52,7 +56,7 @@ class SentenceTransformerEmbedder:
         Sorted by length inside, so that a batch has little padding. Raises `EmbedderUnavailable`.
         """
         model = self._load()
-        _use_threads(1 if len(texts) == 1 else os.cpu_count() or 1)
+        _use_threads(1 if len(texts) == 1 else self._threads)
         vectors = model.encode(
             list(texts), batch_size=BATCH, convert_to_numpy=True, normalize_embeddings=True, show_progress_bar=False
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 import time
 from collections import Counter
@@ -19,12 +20,14 @@ from indexer.fleet_search import Answered, Placed, fuse, in_turn
 from indexer.fleet_settings import RepositorySettings
 from indexer.index import Index, IndexState, Progress, UpdateReport
 from indexer.lock import IndexUnavailable
+from indexer.missing import embed_missing
 from indexer.opening import translated_errors
 from indexer.ranking import Query
 from indexer.search import Passage
 from indexer.settings import IndexerSettings
 from indexer.workspace import Workspace
 
+log = logging.getLogger(__name__)
 _MOST_NAMED = 24  # passages of what a question names: as many as one repository gives for three files or symbols
 _GIT_S = 10.0  # how old what git says of a repository may be: asking a hundred of them takes seconds
 Answer = TypeVar("Answer")
@@ -90,6 +93,7 @@ class FleetIndex:
         """
         started = time.monotonic()
         self.reload()
+        embedded = self._embed_together(on_progress)
         reports: list[UpdateReport] = []
         failed: dict[str, str] = {}
         for number, name in enumerate(self.names, 1):
@@ -97,7 +101,20 @@ class FleetIndex:
                 reports.append(self._update_one(name, f"{name} ({number} of {len(self.names)})", on_progress))
             except IndexUnavailable as error:
                 failed[name] = str(error)
-        return _summed(reports, failed, time.monotonic() - started)
+        summed = _summed(reports, failed, time.monotonic() - started)
+        return replace(summed, embedded=summed.embedded + embedded)
+
+    def _embed_together(self, tell: Callable[[Progress], None]) -> int:
+        """With [indexer] ray: what all of them miss, by the cluster in one go, and what forks have in common once."""
+        if not self._members.has_cluster:
+            return 0
+        read = [parts for _, parts in self._ask_all(lambda _, index: index.prepare())]
+        try:
+            with translated_errors(self._members.fleet):
+                return embed_missing(read, tell, self._members.fleet.logs)
+        except IndexUnavailable as error:
+            log.warning("%s", error)  # whoever cannot do without it says so in `failed`
+            return 0
 
     def reload(self, all_may_go: bool = False) -> None:
         """Read [fleet] anew; what is gone from it is deleted, all of it only with `all_may_go`. A view does nothing.

@@ -64,6 +64,11 @@ class Members:
         """Of every repository, in the order of the settings."""
         return tuple(one.name for one in self.settings.repositories)
 
+    @property
+    def has_cluster(self) -> bool:
+        """Is a Ray cluster set?"""
+        return bool(self._indexer_settings.ray)
+
     def find(self, name: str) -> RepositorySettings | None:
         return next((one for one in self.settings.repositories if one.name == name), None)
 

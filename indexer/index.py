@@ -22,6 +22,7 @@ from indexer.git import count_dirty_files, day_of_last_change, head_commit
 from indexer.lexical import LexicalDamaged
 from indexer.lines import cut_lines
 from indexer.lock import IndexUnavailable, NotReadable, own_folder
+from indexer.missing import embed_missing
 from indexer.named import find_named, is_known
 from indexer.opening import (
     close_parts,
@@ -126,12 +127,19 @@ class Index:
         started = time.monotonic()
         with translated_errors(self._parts.workspace):
             tally = self._read(None, on_progress)
-            tally.embedded = self._store_all(on_progress)
+            tally.embedded = embed_missing([self._parts], on_progress, self._parts.workspace.logs)
+            tally.embedded += self._store_all(on_progress)
             files, chunks = self._parts.catalogue.count()
             masked = self._parts.catalogue.masked()
         seconds = time.monotonic() - started
         done = (files, chunks, tally.embedded, tally.updated_files, tally.deleted_files)
         return UpdateReport(*done, dict(sorted(tally.skipped.items())), masked, seconds, self._store_fault)
+
+    def prepare(self) -> Parts:
+        """Read the tree, and give what the index is made of to whoever embeds for many at once."""
+        with translated_errors(self._parts.workspace):
+            self._read(None)
+        return self._parts
 
     def _read(self, paths: Sequence[str] | None, tell: Callable[[Progress], None] = _say_nothing) -> Tally:
         """The tree, or these paths of it, into the catalogue and the lexical index."""

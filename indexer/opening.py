@@ -17,6 +17,7 @@ from uuid import uuid4
 from indexer.catalogue import Catalogue, Target
 from indexer.check import store_fault
 from indexer.chunking import CHUNKER_VERSION
+from indexer.cluster import ClusterUnavailable
 from indexer.embedding import Embedder, EmbedderUnavailable
 from indexer.embedding_cache import EmbeddingCache
 from indexer.lexical import LexicalDamaged, LexicalIndex
@@ -317,7 +318,7 @@ def translated_errors(workspace: Workspace) -> Iterator[None]:
         raise IndexUnavailable(
             f"the index in {workspace.state} is damaged ({error}): start again to rebuild it"
         ) from error
-    except (LexicalDamaged, StoreDamaged, EmbedderUnavailable, BadQuarantine) as error:
+    except (LexicalDamaged, StoreDamaged, EmbedderUnavailable, BadQuarantine, ClusterUnavailable) as error:
         raise IndexUnavailable(str(error)) from error
     except OSError as error:
         reason = "the disk is full" if error.errno in (errno.ENOSPC, errno.EFBIG, errno.EDQUOT) else str(error)

@@ -105,3 +105,9 @@ class IndexerSettings(SectionSettings):
     chroma: str = Field(
         "", description="empty: an embedded Chroma in .nightschool; or http://host:port of a Chroma server"
     )
+    ray: str = Field(
+        "", pattern=r"^$|^local$|^(ray://)?(\[[0-9a-fA-F:]+\]|[A-Za-z0-9._-]+):[0-9]{1,5}$",
+        description="where a large backlog is embedded: empty: here; local: a Ray cluster started here for it; "
+        "host:port or ray://host:port of one that runs: chunks of your code go there",
+    )  # fmt: skip
+    ray_workers: int = Field(0, ge=0, description="workers to use of the Ray cluster; 0: one for each GPU, else CPU")

@@ -18,11 +18,13 @@ class NotAWorkspace(Exception):
 class Workspace:
     """A resolved root, and where nightschool keeps its own files below it (git ignores them).
 
-    A repository of a fleet is only read: its files of ours are in `state_folder`, elsewhere.
+    A repository of a fleet is only read: its files of ours are in `state_folder`, elsewhere; `settings_folder` is the
+    fleet's. Its own nightschool.toml is not obeyed: it could name addresses that code would be sent to.
     """
 
     root: Path
     state_folder: Path | None = None
+    settings_folder: Path | None = None
 
     @property
     def state(self) -> Path:
@@ -47,7 +49,7 @@ class Workspace:
 
     @property
     def settings_file(self) -> Path:
-        return self.root / SETTINGS_FILE
+        return (self.settings_folder or self.root) / SETTINGS_FILE
 
     def make_state_folder(self) -> Path:
         """`.nightschool/`, readable by its owner only, with a `.gitignore` that keeps all of it out of git."""

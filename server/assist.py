@@ -160,7 +160,7 @@ async def answer(question: Question, wish: Wish, doors: Doors) -> AsyncGenerator
     if code_first and wish.adapter in (None, "none"):  # a version may be unknown: that is an error, not half an answer
         yield course.quote()
     try:
-        async with doors.borrow(wish.adapter) as model:
+        async with doors.borrow(wish.adapter or doors.adapter_for(course.found.passages)) as model:
             course.adapter, course.base_model = model.adapter, model.base_model
             if code_first and not course.has_quoted:
                 yield course.quote()

@@ -6,27 +6,33 @@ import asyncio
 import logging
 import threading
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from contextlib import ExitStack, asynccontextmanager, suppress
+from contextlib import AbstractAsyncContextManager, ExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field
 
+from indexer.fleet_settings import FleetSettings
 from indexer.index import IndexState, IndexUnavailable, Progress, UpdateReport
 from indexer.opened import AnyIndex, open_any_index
 from indexer.search import Passage
 from indexer.settings import IndexerSettings
 from indexer.workspace import Workspace
+from server.adapter import UnknownAdapter
 from server.asker import Asker
+from server.backoff import EngineState
 from server.base_model import BaseModel, resolve_base_model
 from server.doors import Doors
 from server.engine import end_stale_engines
-from server.remote import RemoteServing
+from server.generation import Model
+from server.remote import NO_ADAPTER, RemoteServing
+from server.routing import ANSWERING, AdapterChoice, adapters_for, shown_url
 from server.serving import Serving
 from server.settings import ServerSettings
+from server.several import SeveralServing
 
 log = logging.getLogger(__name__)
 # Below it a model's words are more often wrong than the quoted code: benchmarks/answers.md.
 TRUSTED_FROM = 1_000_000_000  # parameters
 
-AnyServing = Serving | RemoteServing
+AnyServing = Serving | RemoteServing | SeveralServing
 
 
 @dataclass(slots=True)
@@ -53,13 +59,17 @@ class IndexKeeper:
 
 @dataclass(frozen=True, slots=True)
 class Backend:
-    """What the HTTP edge needs: `doors` to answer with, the index and the engines to report on."""
+    """What the HTTP edge needs: `doors` to answer with, the index and the engines to report on.
+
+    `groups`: the group of each repository, "" for none.
+    """
 
     workspace: Workspace
     settings: ServerSettings
     keeper: IndexKeeper
     serving: AnyServing
     doors: Doors
+    groups: Mapping[str, str] = field(default_factory=dict)
 
     def index_for(self, asker: Asker) -> AnyIndex:
         """The index as `asker` may read it. Raises `NotReadable`."""
@@ -70,12 +80,18 @@ class Backend:
         """The doors for what `asker` may read: what is not in them does not exist. Raises `NotReadable`."""
         if asker.repositories is None:
             return self.doors
-        return _doors(self.index_for(asker), self.serving, self.settings)
+        choice = adapters_for(self.settings.engine_adapters, self.groups, asker.repositories)
+        return _doors(self.index_for(asker), self.serving, self.settings, choice)
 
     def missing(self) -> list[str]:
         """What keeps the backend from being ready; empty when it is."""
-        engine = "" if self.serving.state.name in ("ready", "swapping", "degraded") else self.serving.state.reason
+        state = self.serving.state
+        engine = "" if state.name in ANSWERING else state.reason
         return [reason for reason in (self.keeper.reason, engine) if reason]
+
+    def engines(self) -> dict[str, EngineState]:
+        """Address -> state, of several engines that others run; empty where there is one."""
+        return self.serving.states() if isinstance(self.serving, SeveralServing) else {}
 
 
 @asynccontextmanager
@@ -92,7 +108,9 @@ async def open_backend(workspace: Workspace, tell: Callable[[str], None]) -> Asy
         keeper, serving = IndexKeeper(index), await _serving(workspace, settings, tell)
         tasks = [asyncio.create_task(_keep_index(keeper)), asyncio.create_task(serving.run())]
         try:
-            yield Backend(workspace, settings, keeper, serving, _doors(index, serving, settings))
+            groups = _groups(workspace)
+            doors = _doors(index, serving, settings, adapters_for(settings.engine_adapters, groups, None))
+            yield Backend(workspace, settings, keeper, serving, doors, groups)
         finally:
             for task in tasks:
                 task.cancel()
@@ -105,6 +123,9 @@ async def _serving(workspace: Workspace, settings: ServerSettings, tell: Callabl
     if settings.engine_url:
         tell(f"questions and the code found for them go to {settings.engine_url}, as [server] engine_url says")
         return RemoteServing(settings)
+    if settings.engine_urls:
+        tell(f"questions and the code found for them go to {', '.join(map(shown_url, settings.engine_urls))}")
+        return SeveralServing(settings)
     cache = settings.models_cache.expanduser()
     base_model = await asyncio.to_thread(resolve_base_model, settings.model, cache, tell)
     tell(f"base model {base_model.name}: {base_model.why}")
@@ -125,7 +146,18 @@ async def _keep_index(keeper: IndexKeeper) -> None:
         await asyncio.Event().wait()
 
 
-def _doors(index: AnyIndex, serving: AnyServing, settings: ServerSettings) -> Doors:
+def _groups(workspace: Workspace) -> dict[str, str]:
+    """The group of each repository; a workspace that is no fleet is one, called after its folder."""
+    repositories = FleetSettings.read(workspace).repositories
+    return {one.name: one.group for one in repositories} or {workspace.root.name: ""}
+
+
+def _doors(index: AnyIndex, serving: AnyServing, settings: ServerSettings, choice: AdapterChoice) -> Doors:
+    def borrow(version: str | None) -> AbstractAsyncContextManager[Model]:
+        if version in settings.engine_adapters.values() and version not in choice.adapters.values():
+            raise UnknownAdapter(NO_ADAPTER.format(version))  # as if there were none: its name too tells something
+        return serving.borrow(version)
+
     async def search(query: str, k: int, overlays: Mapping[str, str]) -> Sequence[Passage]:
         return await asyncio.to_thread(index.search, query, k, overlays)
 
@@ -145,8 +177,8 @@ def _doors(index: AnyIndex, serving: AnyServing, settings: ServerSettings) -> Do
         return await asyncio.to_thread(index.commit_of, repository)
 
     return Doors(
-        search, still_there, freshness, serving.borrow, find_named, index.knows, last_changed, commit_of, index.missing,
-        index.words_only,
+        search, still_there, freshness, borrow, find_named, index.knows, last_changed, commit_of, index.missing,
+        index.words_only, choice.of,
         code_first=is_code_first(settings, serving.base_model), min_groundedness=settings.min_groundedness,
     )  # fmt: skip
 

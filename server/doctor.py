@@ -13,6 +13,7 @@ from pathlib import Path
 
 import psutil
 
+from indexer.cluster import ClusterUnavailable, knock
 from indexer.embedding import EmbedderUnavailable, find_embedder
 from indexer.gpu import ask_nvidia_smi, has_gpu
 from indexer.settings import IndexerSettings
@@ -148,6 +149,25 @@ def embedder(settings: IndexerSettings) -> Finding:
     return Finding("embedder", True, f"{settings.embedder}, {shape[1]} dimensions")
 
 
+def cluster(settings: IndexerSettings) -> Iterator[Finding]:
+    """The Ray cluster, where one is set: is Ray here, and does somebody listen?"""
+    if not settings.ray:
+        return
+    ours = _installed("ray")
+    if not ours:
+        yield Finding(
+            "cluster", False, "Ray is not installed", "pip install 'nightschool[fleet]', or unset [indexer] ray"
+        )
+        return
+    try:
+        knock(settings.ray)
+    except ClusterUnavailable as error:
+        yield Finding("cluster", False, str(error), "until then nothing new is embedded in bulk")
+        return
+    where = "started here when it is needed" if settings.ray == "local" else f"{settings.ray} listens"
+    yield Finding("cluster", True, f"{where}; Ray {ours} here, and the same is wanted on every node")
+
+
 def coverage(report: Mapping[str, Json | int | float]) -> Finding:
     """What is in the index and what is not, and why, of an update's report."""
     skipped = report["skipped"]
@@ -158,6 +178,13 @@ def coverage(report: Mapping[str, Json | int | float]) -> Finding:
     reasons = ", ".join(f"{count} {reason}" for reason, count in sorted(skipped.items(), key=lambda item: -item[1]))
     said = f"{report['files']} files, {report['chunks']} chunks; left out: {reasons or 'none'}"
     return Finding("index", bool(report["files"]), said, "nothing to answer from: is this the repository?")
+
+
+def engines(ready: Json | None) -> Iterator[Finding]:
+    """Each of several engines, by what `/readyz` says."""
+    for url, state in (ready or {}).get("engines", {}).items():
+        said = state["name"] + (f": {state['reason']}" if state["reason"] else "")
+        yield Finding(f"engine {url}", state["name"] == "ready", said, "look at that engine; the others answer for it")
 
 
 def engine(ready: Json | None) -> Finding:

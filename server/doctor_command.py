@@ -53,7 +53,7 @@ def doctor(
 async def _look(place: Workspace) -> AsyncIterator[Finding]:
     from indexer.settings import IndexerSettings
     from server.client import find_backend
-    from server.doctor import Finding, embedder, engine, look_at_machine
+    from server.doctor import Finding, cluster, embedder, engine, engines, look_at_machine
     from server.doctor_team import look_at_team
     from server.settings import ServerSettings
 
@@ -62,9 +62,15 @@ async def _look(place: Workspace) -> AsyncIterator[Finding]:
     for finding in (*look_at_machine(place, settings, base), *look_at_team(place)):
         yield finding
     yield Finding("base model", base is not None, f"{base.name}: {base.why}" if base else fault, "set [server] model")
-    yield embedder(IndexerSettings.read(place))
+    indexer_settings = IndexerSettings.read(place)
+    yield embedder(indexer_settings)
+    for finding in cluster(indexer_settings):
+        yield finding
     backend = await find_backend(place)
-    yield engine(await backend.get("/readyz") if backend else None)
+    ready = await backend.get("/readyz") if backend else None
+    yield engine(ready)
+    for finding in engines(ready):
+        yield finding
     if backend:
         await backend.close()
     async for finding in _look_at_index(place):

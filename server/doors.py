@@ -35,7 +35,8 @@ class Doors:
     anywhere in the index. `last_changed`: the day of a file's last commit (ISO), "" when nobody knows.
     `commit_of`: the commit of a repository of a fleet that is checked out. `missing`: those that could not be
     asked last time, with the reason, one line each. `words_only`: why the search finds by words only for now, "" when
-    it finds by meaning too.
+    it finds by meaning too. `adapter_for`: the adapter that answers from these passages, where the engine has one for
+    each repository; None: what is in service.
 
     How far the model is trusted: `code_first` quotes the lines that answer at once and holds the model's words back
     until they are checked; words below `min_groundedness` are never shown alone.
@@ -51,5 +52,6 @@ class Doors:
     commit_of: Callable[[str], Awaitable[str]] = _know_no_commit
     missing: Callable[[], Sequence[str]] = tuple
     words_only: Callable[[], str] = lambda: ""
+    adapter_for: Callable[[Sequence[Passage]], str | None] = lambda passages: None
     code_first: bool = False
     min_groundedness: float = MIN_GROUNDEDNESS

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import aclosing
@@ -21,6 +22,10 @@ class GenerationError(Exception):
 
 class GenerationRefused(GenerationError):
     """The engine is well and will not do this one thing (too long, too many at once): no reason to leave it alone."""
+
+
+class AdapterMissing(GenerationError):
+    """The engine is well and does not serve this adapter; another of several may."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +101,7 @@ class Engine:
         self.context_tokens = context_tokens
         self.count_tokens = count_tokens
         self._served_name = served_name
+        self._asked_for = ""
         self._extra = dict(extra or {})
         self._http = httpx.AsyncClient(
             base_url=url,
@@ -109,6 +115,12 @@ class Engine:
     def address(self) -> tuple[str, int]:
         """Host and port of the engine."""
         return self._http.base_url.host, self._http.base_url.port or 80
+
+    def with_adapter(self, name: str) -> Engine:
+        """The same engine, asked for another of the models that it serves; closed with this one."""
+        other = copy.copy(self)
+        other.adapter = other._served_name = other._asked_for = name
+        return other
 
     async def close(self) -> None:
         await self._http.aclose()
@@ -149,7 +161,7 @@ class Engine:
             async with aclosing(self._sent(path, asked, sampling)) as pieces:
                 async for piece in pieces:
                     yield piece
-        except GenerationRefused:
+        except (GenerationRefused, AdapterMissing):
             raise
         except GenerationError as error:
             self.note(error)
@@ -161,7 +173,7 @@ class Engine:
         try:
             async with (
                 self._http.stream("POST", path, json=asked | self._how(sampling)) as response,
-                aclosing(_chunks(response)) as chunks,
+                aclosing(_chunks(response, self._asked_for)) as chunks,
             ):
                 async for piece in _pieces(chunks):
                     yield piece
@@ -193,9 +205,11 @@ class Engine:
         return body
 
 
-async def _chunks(response: httpx.Response) -> AsyncGenerator[dict[str, Any]]:
+async def _chunks(response: httpx.Response, adapter: str = "") -> AsyncGenerator[dict[str, Any]]:
     if response.status_code != 200:
         await response.aread()
+        if response.status_code == 404 and adapter:
+            raise AdapterMissing(f"the engine does not serve {adapter}: start it with that adapter loaded")
         # 401 and 403 are about our key and 404 about our model's name: every other question would meet them too.
         kind = GenerationRefused if response.status_code in (400, 413, 422, 429) else GenerationError
         raise kind(f"the engine answered {response.status_code}: {response.text[:200]}")

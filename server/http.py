@@ -147,6 +147,7 @@ def _add_state_routes(app: FastAPI, backend: Backend, metrics: Metrics) -> None:
         serving = backend.serving
         metrics.note_engine(serving.state.name, serving.adapter, serving.base_model.name)
         metrics.note_words_only(bool(backend.doors.words_only()))
+        metrics.note_engines({url: state.name for url, state in backend.engines().items()})
         with suppress(IndexUnavailable):  # what it said last stands; /readyz says why
             metrics.note_index(await backend.doors.freshness())
         await asyncio.to_thread(metrics.note_nights, backend.workspace.state / "nights")

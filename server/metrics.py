@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing
 from pathlib import Path
 
@@ -53,6 +53,7 @@ class Metrics:
         self._indexed = now("index_size", "What the index holds", "kind")
         self._words_only = now("search_by_words_only", "1 while Chroma does not answer and only words are searched")
         self._engine = now("engine_state", "1 for the state that the engine is in", "state")
+        self._engines = now("engine_endpoint_state", "The same for each of several engines", "endpoint", "state")
         self._adapter = now("adapter_in_service", "1 for what answers", "adapter", "base_model")
         self._night = now("last_night_timestamp_seconds", "When the last night of this outcome ended", "outcome")
 
@@ -116,6 +117,12 @@ class Metrics:
             self._engine.labels(name).set(name == state)
         self._adapter.clear()
         self._adapter.labels(adapter or "none", base_model).set(1)
+
+    def note_engines(self, states: Mapping[str, str]) -> None:
+        """`states`: address -> state, of each of several engines."""
+        for endpoint, state in states.items():
+            for name in ENGINE_STATES:
+                self._engines.labels(endpoint, name).set(name == state)
 
     def note_nights(self, folder: Path) -> None:
         """The nights' own records in `folder` (`.nightschool/nights`); without any, nothing is said."""

@@ -105,7 +105,9 @@ class Reach:
         body: Json = {"ready": not backend.missing(), "reasons": backend.missing(), "engine": asdict(serving.state)}
         body |= {"workspace": str(backend.workspace.root)}
         body["index"] = {"reason": backend.keeper.reason, "words_only": self.doors.words_only()}
-        if self.asker.name != OWNER_NAME:
+        if self.asker.name == OWNER_NAME:
+            body["engines"] = {url: asdict(state) for url, state in backend.engines().items()}
+        else:
             waits = "the index is being read" if backend.keeper.reason else ""
             engine = (
                 "" if serving.state.name in ("ready", "swapping", "degraded") else f"the engine: {serving.state.name}"

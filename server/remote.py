@@ -13,25 +13,32 @@ from server.backoff import OPENS_AFTER, READY, EngineState, down, wait_s
 from server.base_model import BaseModel
 from server.engine import EngineError
 from server.generation import Engine, GenerationError, token_counter
+from server.routing import shown_url
 from server.settings import ServerSettings
 
+NO_ADAPTER = "no adapter {}: the engine serves its own model, and what [server] engine_adapters names"
 log = logging.getLogger(__name__)
 
 
 class RemoteServing:
-    """Watches over one endpoint, as `Serving` does over our own engines. It serves its own model, and no adapter."""
+    """Watches over one endpoint, as `Serving` does over our own engines: that of the settings, or `url`.
+
+    It serves its own model, and the adapters that `[server] engine_adapters` names.
+    """
 
     adapter: str | None = None
 
-    def __init__(self, settings: ServerSettings, wait: Callable[[int], float] = wait_s) -> None:
-        self.state = EngineState("starting", f"asking {settings.engine_url} for a first token")
-        self._url = settings.engine_url.rstrip("/")
+    def __init__(self, settings: ServerSettings, wait: Callable[[int], float] = wait_s, url: str = "") -> None:
+        address = (url or settings.engine_url).rstrip("/")
+        self._url = shown_url(address)
+        self.state = EngineState("starting", f"asking {self._url} for a first token")
+        self._adapters = frozenset(settings.engine_adapters.values())
         self._named = settings.engine_model
         self._wait = wait
         self._failures = 0
         self._broken = asyncio.Event()
         self._engine = Engine(
-            self._url,
+            address,
             settings.engine_key,
             settings.engine_model,
             base_model=settings.engine_model,
@@ -80,12 +87,17 @@ class RemoteServing:
 
     @asynccontextmanager
     async def borrow(self, version: str | None = None) -> AsyncIterator[Engine]:
-        """The endpoint, for one answer. Raises `EngineError` while it is down, `UnknownAdapter` for any version."""
-        if version not in (None, "none"):
-            raise UnknownAdapter(f"no adapter {version}: the engine at {self._url} serves its own model alone")
+        """The endpoint, for one answer. Raises `EngineError` while it is down, `UnknownAdapter`."""
+        self.check(version)
         if self.state.name not in ("ready", "degraded"):
             raise EngineError(self.state.reason)
-        yield self._engine
+        yield self._engine if version in (None, "none") else self._engine.with_adapter(version)
+
+    def check(self, version: str | None) -> None:
+        """Raise `UnknownAdapter` for one that the settings do not name."""
+        if version is None or version == "none" or version in self._adapters:
+            return
+        raise UnknownAdapter(NO_ADAPTER.format(version))
 
     def _note(self, error: GenerationError | None) -> None:
         """How an answer ended. What our own probes meet while it is down is told elsewhere."""

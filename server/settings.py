@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from ipaddress import ip_address
 from pathlib import Path
 from typing import ClassVar, Literal, Self
@@ -45,6 +46,15 @@ class ServerSettings(SectionSettings):
         "",
         pattern=r"^(https?://\S+)?$",
         description="an OpenAI-compatible endpoint (ends in /v1) to use in place of our own vLLM; code goes there",
+    )
+    engine_urls: tuple[str, ...] = Field(
+        (),
+        description="several such endpoints that serve the same models: a conversation stays with one while it answers",
+    )
+    engine_adapters: dict[str, str] = Field(
+        {},
+        description="repository or group -> the model that the endpoint serves for it (vLLM: --lora-modules); the "
+        "repository of the best passages decides",
     )
     engine_key: str = Field(
         "",
@@ -92,4 +102,22 @@ class ServerSettings(SectionSettings):
     def names_proxy_and_header(self) -> Self:
         if bool(self.trusted_proxy) != bool(self.user_header):
             raise ValueError("trusted_proxy and user_header belong together: give both, or neither")
+        return self
+
+    @field_validator("engine_urls")
+    @classmethod
+    def _are_urls(cls, urls: tuple[str, ...]) -> tuple[str, ...]:
+        urls = tuple(url.rstrip("/") for url in urls)
+        if wrong := [url for url in urls if not re.fullmatch(r"https?://\S+", url)]:
+            raise ValueError(f"{wrong[0]!r} is no address: write http://host:port/v1")
+        if len(set(urls)) < len(urls):
+            raise ValueError("an address is there twice")
+        return urls
+
+    @model_validator(mode="after")
+    def _fit_together(self) -> Self:
+        if self.engine_url and self.engine_urls:
+            raise ValueError("give engine_url or engine_urls, not both")
+        if self.engine_adapters and not (self.engine_url or self.engine_urls):
+            raise ValueError("engine_adapters are those of engine_url or engine_urls: give one of both")
         return self

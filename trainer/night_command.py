@@ -44,7 +44,7 @@ def add_night(app: typer.Typer, front: Front) -> None:
         if dry_run:
             _print_plan(front, place, as_json)
             return
-        _run(front, place, force, as_json)
+        run_one(front, place, force, as_json)
 
 
 def _print_schedule(place: Workspace, at: str, form: Literal["systemd", "cron"]) -> None:
@@ -71,7 +71,8 @@ def _print_plan(front: Front, place: Workspace, as_json: bool) -> None:
     print(json.dumps(plan) if as_json else "\n".join(lines))
 
 
-def _run(front: Front, place: Workspace, force: bool, as_json: bool) -> None:
+def run_one(front: Front, place: Workspace, force: bool, as_json: bool) -> None:
+    """Run a night of `place` here and show what became of it."""
     from trainer.night import Workshop, run_and_record
     from trainer.promote import table
     from trainer.settings import TrainerSettings

@@ -131,9 +131,16 @@ def train(model: Any, tokenizer: Any, plan: Plan, course: Course, tell: Callable
     )
     # Its own progress printer writes to stdout, which is not ours.
     trainer.remove_callback(_printer())
+    if checkpoint and world_size() > 1:
+        _read_as_any_cpu()
     trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     done = trainer.state.global_step
     return Trained(done, watch.tokens_after(done), clock.elapsed_s, clock.first_loss, clock.last_loss)
+
+
+def _read_as_any_cpu() -> None:
+    """Let torch read a checkpoint for "cpu:0": so is the device of several CPU processes called, and it knows "cpu"."""
+    torch.serialization.register_package(0, lambda obj: None, lambda obj, at: obj if at.startswith("cpu:") else None)
 
 
 def rows_each(rows_per_step: int, processes: int) -> int:

@@ -3,7 +3,8 @@
 The mode can change at any time. It ends when its standard input closes, as the guard of a real engine does.
 
 Modes: well, 500, loading (503), refuses (400), dies (in the middle), hangs (after a piece), mute (hangs at once),
-garbage, error (an error event), exit (the whole process ends in the middle of an answer).
+garbage, error (an error event), bare (404 for every model but its own), exit (the whole process ends in the middle of
+an answer).
 """
 
 import asyncio
@@ -57,10 +58,13 @@ async def serve(reader, writer, mode_file, log_file):
         writer.write(plain("200 OK", {"data": [{"id": "played"}]}))
     else:
         length = int(head.lower().split(b"content-length: ")[1].split(b"\r\n")[0])
-        await reader.readexactly(length)
+        body = json.loads(await reader.readexactly(length))
         with log_file.open("a") as log:
-            log.write("asked\n")
-        writer.write(reply(mode))
+            log.write(f"asked model={body.get('model')}\n")
+        if mode == "bare" and body.get("model") != "played":
+            writer.write(plain("404 Not Found", {"error": "no such model"}))
+        else:
+            writer.write(reply("well" if mode == "bare" else mode))
     await writer.drain()
     if mode == "exit":
         os._exit(1)

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import subprocess
+import sys
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from hashlib import sha256
+from pathlib import Path
 from types import SimpleNamespace
 
 import httpx
@@ -26,6 +29,7 @@ from server.prompt import Turn
 from server.run import uvicorn_config
 from server.settings import ServerSettings
 
+SCRIPT = Path(__file__).with_name("bad_engine.py")
 URL = "http://127.0.0.1:8000"
 
 
@@ -208,3 +212,79 @@ def live(workspace, make_backend, live_app):
             yield http
 
     return serve
+
+
+class Played:
+    """The server in a process of its own: `mode` can be set at any time, `heard` is what it heard."""
+
+    def __init__(self, folder):
+        self._mode, self._log = folder / "mode", folder / "log"
+        self.mode = "well"
+        self._log.touch()
+        self.process = None
+        self.port = 0
+
+    def start(self):
+        command = [sys.executable, str(SCRIPT), str(self.port), str(self._mode), str(self._log)]
+        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True)
+        self.port = int(self.process.stdout.readline())
+        return self.process
+
+    def end(self):
+        if self.process:
+            self.process.kill()
+            self.process.wait()
+            self.process.stdin.close()
+            self.process.stdout.close()
+            self.process = None
+
+    @property
+    def mode(self):
+        return self._mode.read_text()
+
+    @mode.setter
+    def mode(self, mode):
+        self._mode.write_text(mode)
+
+    @property
+    def heard(self):
+        """What it heard, in order: asked, left."""
+        return [word for word in self._log.read_text().split() if "=" not in word]
+
+    @property
+    def models(self):
+        """The model that each request named."""
+        return [word.split("=")[1] for word in self._log.read_text().split() if "=" in word]
+
+
+@pytest.fixture
+def start_played():
+    """Starts such servers, each in a folder of its own."""
+    servers = []
+
+    def start(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        servers.append(Played(folder))
+        servers[-1].start()
+        return servers[-1]
+
+    yield start
+    for server in servers:
+        server.end()
+
+
+@pytest.fixture
+def client_of():
+    """A client of the application over a made backend whose engines are those of `serving`."""
+
+    @asynccontextmanager
+    async def open_client(make_backend, serving, **made):
+        backend = make_backend(**made)
+        backend = replace(backend, serving=serving, doors=replace(backend.doors, borrow=serving.borrow))
+        token = read_or_make_token(backend.workspace)
+        transport = httpx.ASGITransport(make_app(backend, token))
+        headers = {"Authorization": f"Bearer {token}"}
+        async with httpx.AsyncClient(transport=transport, base_url=URL, headers=headers) as http:
+            yield http
+
+    return open_client

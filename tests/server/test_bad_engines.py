@@ -1,75 +1,27 @@
 """Engines that misbehave, on a real socket behind the real door: backing off, recovering, and passages meanwhile."""
 
 import asyncio
-import subprocess
-import sys
 from contextlib import aclosing, asynccontextmanager, suppress
-from dataclasses import replace
-from pathlib import Path
 
-import httpx
 import pytest
 
 from indexer.workspace import Workspace
 from server.adapter import UnknownAdapter
-from server.auth import read_or_make_token
 from server.backoff import LONGEST_WAIT_S, down, wait_s
 from server.base_model import BaseModel
 from server.engine import EngineError, EngineProcess
 from server.generation import Engine, Finish, GenerationError, Sampling
-from server.http import make_app
 from server.prompt import Turn
 from server.remote import RemoteServing
 from server.serving import Serving
 from server.settings import ServerSettings
 
-SCRIPT = Path(__file__).with_name("bad_engine.py")
 ASKED = {"question": "where is run?"}
 
 
-class Played:
-    """The server in a process of its own: `mode` can be set at any time, `heard` is what it heard."""
-
-    def __init__(self, folder):
-        self._mode, self._log = folder / "mode", folder / "log"
-        self.mode = "well"
-        self._log.touch()
-        self.process = None
-        self.port = 0
-
-    def start(self):
-        command = [sys.executable, str(SCRIPT), str(self.port), str(self._mode), str(self._log)]
-        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True)
-        self.port = int(self.process.stdout.readline())
-        return self.process
-
-    def end(self):
-        if self.process:
-            self.process.kill()
-            self.process.wait()
-            self.process.stdin.close()
-            self.process.stdout.close()
-            self.process = None
-
-    @property
-    def mode(self):
-        return self._mode.read_text()
-
-    @mode.setter
-    def mode(self, mode):
-        self._mode.write_text(mode)
-
-    @property
-    def heard(self):
-        return self._log.read_text().split()
-
-
 @pytest.fixture
-def played(tmp_path):
-    server = Played(tmp_path)
-    server.start()
-    yield server
-    server.end()
+def played(tmp_path, start_played):
+    return start_played(tmp_path)
 
 
 async def until(predicate, within_s=5.0):
@@ -102,7 +54,7 @@ async def test_an_endpoint_that_answers_is_ready_and_names_its_model(played):
         await until(lambda: serving.state.name == "ready")
         assert await ask(serving) == ["It is ", "there.", Finish("stop", 3, 2)]
         assert (serving.base_model.name, serving.adapter) == ("played", None)
-        with pytest.raises(UnknownAdapter, match="its own model alone"):
+        with pytest.raises(UnknownAdapter, match="its own model"):
             async with serving.borrow("2026-01-01-0000-abc"):
                 pass
 
@@ -172,20 +124,11 @@ def test_the_wait_doubles_up_to_a_minute_and_is_never_quite_the_same():
     assert [down(n, "x").name for n in (1, 3, 4)] == ["backoff", "backoff", "failed"]
 
 
-@asynccontextmanager
-async def application(make_backend, serving):
-    backend = make_backend()
-    backend = replace(backend, serving=serving, doors=replace(backend.doors, borrow=serving.borrow))
-    token = read_or_make_token(backend.workspace)
-    transport = httpx.ASGITransport(make_app(backend, token))
-    headers = {"Authorization": f"Bearer {token}"}
-    async with httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1", headers=headers) as http:
-        yield http
-
-
-async def test_while_it_is_down_readyz_says_why_search_works_and_questions_get_passages(played, make_backend):
+async def test_while_it_is_down_readyz_says_why_search_works_and_questions_get_passages(
+    played, make_backend, client_of
+):
     played.mode = "loading"
-    async with serving_of(played) as serving, application(make_backend, serving) as http:
+    async with serving_of(played) as serving, client_of(make_backend, serving) as http:
         await until(lambda: serving.state.name == "failed")
         ready = await http.get("/readyz")
         assert (ready.status_code, ready.json()["engine"]["name"]) == (503, "failed")
@@ -200,8 +143,10 @@ async def test_while_it_is_down_readyz_says_why_search_works_and_questions_get_p
         assert "It is there." in (await http.post("/ask", json=ASKED)).json()["answer"]
 
 
-async def test_an_engine_that_dies_in_the_middle_ends_the_stream_with_an_error_and_never_done(played, make_backend):
-    async with serving_of(played) as serving, application(make_backend, serving) as http:
+async def test_an_engine_that_dies_in_the_middle_ends_the_stream_with_an_error_and_never_done(
+    played, make_backend, client_of
+):
+    async with serving_of(played) as serving, client_of(make_backend, serving) as http:
         await until(lambda: serving.state.name == "ready")
         for mode in ("dies", "error"):
             played.mode = mode

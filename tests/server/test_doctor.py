@@ -1,13 +1,15 @@
 """The doctor: true lines, what to do where something is wrong, and proofs that fail when they should."""
 
 import json
+import socket
 
 import pytest
 import torch
 from safetensors.torch import save_file
 
+from indexer.settings import IndexerSettings
 from indexer.workspace import Workspace
-from server.doctor import coverage, engine, token_mode, versions, watches
+from server.doctor import cluster, coverage, engine, token_mode, versions, watches
 from server.doctor_proofs import CANARY, fingerprint, prove_freshness
 
 READY = {"engine": {"name": "ready", "reason": ""}, "base_model": "b", "adapter": None}
@@ -152,3 +154,13 @@ def test_the_engine_and_the_index_are_judged_by_what_they_say():
     assert coverage({"files": 1, "chunks": 2, "skipped": {"binary": 3, "data": 4}}).found.endswith("4 data, 3 binary")
     without_chroma = coverage({"files": 1, "chunks": 2, "skipped": {}, "store_fault": "http://x does not answer"})
     assert (without_chroma.ok, "http://x" in without_chroma.found) == (False, True)
+
+
+def test_the_cluster_is_looked_for_where_one_is_set():
+    assert list(cluster(IndexerSettings())) == []
+    with socket.create_server(("127.0.0.1", 0)) as there:
+        address = f"127.0.0.1:{there.getsockname()[1]}"
+        assert [one.ok for one in cluster(IndexerSettings(ray=address))] == [True]
+    (gone,) = cluster(IndexerSettings(ray=address))
+    assert (gone.ok, f"no Ray cluster answers at {address}" in gone.found) == (False, True)
+    assert next(cluster(IndexerSettings(ray="local"))).ok

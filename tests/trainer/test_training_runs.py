@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import resource
@@ -16,6 +17,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from server.adapter import Adapter, find_broken, list_adapters, promote, read_current
@@ -370,6 +372,50 @@ def test_two_processes_learn_what_one_learns(make_job: Callable[..., TrainingJob
     shared = [line_to_event(line) for line in said[0][0].splitlines()]
     assert losses(shared) == pytest.approx(losses(events), abs=2e-3)
     assert [adapter.version for adapter in list_adapters(job.adapters)] == ["two", "one"]
+
+
+def losses_by_step(job: TrainingJob) -> dict[int, float]:
+    """Step -> loss, of a whole run in processes of its own."""
+    events: list[TrainingEvent] = []
+    run_job(job, events.append)
+    return {event.step: event.loss for event in events if isinstance(event, Step)}
+
+
+def worker_of_rank(rank: int) -> psutil.Process:
+    """That training process of those that were started here."""
+    for process in psutil.Process().children(recursive=True):
+        with contextlib.suppress(psutil.Error):
+            if "trainer.train" in process.cmdline() and process.environ().get("RANK") == str(rank):
+                return process
+    raise AssertionError(f"no process of rank {rank}")
+
+
+def test_a_lost_worker_ends_the_run_which_goes_on_from_its_checkpoint_with_the_losses_of_one_process(
+    make_job: Callable[..., TrainingJob], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two processes by `accelerate launch`, which on the CPU are joined by gloo; the same effective batch."""
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    pair = replace(TINY, rows_per_step=2)
+    alone = losses_by_step(make_job(version="alone", preset=pair, max_steps=6))
+    job = make_job(version="together", preset=pair, max_steps=6, processes=2, checkpoint_every_s=1e-9)
+    before: dict[int, float] = {}
+
+    def lose_one(event: TrainingEvent) -> None:
+        if isinstance(event, Step):
+            before[event.step] = event.loss
+            if event.step == 3:
+                worker_of_rank(1).kill()
+
+    with pytest.raises(TrainingError):
+        run_job(job, lose_one)
+    assert max(before) < 6
+    assert [adapter.version for adapter in list_adapters(job.adapters)] == ["alone"]
+    after = losses_by_step(job)
+    assert min(after) > 1
+    together = before | after
+    assert list(together) == list(alone) == [1, 2, 3, 4, 5, 6]
+    assert list(together.values()) == pytest.approx(list(alone.values()), abs=2e-3)
+    assert [adapter.version for adapter in list_adapters(job.adapters)] == ["together", "alone"]
 
 
 def test_several_gpus_are_started_by_accelerate_which_is_asked_nothing(tmp_path: Path) -> None:
