@@ -1,6 +1,6 @@
 """The backend beside bare vLLM: the same engine, the same prompts, the same run.
 
-usage: ./run bench serving speed|swap [--repository DIR] [--rounds N] [--markdown FILE]
+usage: ./run bench serving speed|swap|soak --repository DIR [--rounds N] [--minutes N] [--markdown FILE]
 
 speed: one vLLM is started; the backend is put in front of it by [server] engine_url. Each question's own prompt (as
 `explain` tells it) goes to vLLM itself and, as the question, through the backend, in turn; every prompt was read once
@@ -8,6 +8,9 @@ before, so that both find it in vLLM's prefix cache and what is left is what the
 
 swap: the backend with an engine of its own, from nothing to the first answer; then adapter and base model change places
 while four clients ask without a pause. No request may fail.
+
+soak: half an hour of mixed load (serving_load.py), and whether the backend holds more at its end (serving_soak.py). The
+exit status is 1 when it does, or when one answer was not the one due.
 """
 
 from __future__ import annotations
@@ -31,6 +34,8 @@ from typing import Any
 
 import httpx
 import psutil
+from serving_load import Load, Target
+from serving_soak import is_well, soak
 
 from indexer.workspace import Workspace
 from server.base_model import resolve_base_model
@@ -115,7 +120,8 @@ async def backend(
         process.wait(60)
 
 
-async def speed(place: Workspace, rounds: int) -> list[str]:
+async def speed(place: Workspace, arguments: argparse.Namespace) -> list[str]:
+    rounds = arguments.rounds
     async with bare_engine(place.make_state_folder()) as (_, url, key):
         more = {"engine_url": url, "engine_key": key, "engine_model": SERVED_NAME, "requests_per_minute": "0"}
         bare = httpx.AsyncClient(base_url=url[:-3], headers={"Authorization": f"Bearer {key}"}, timeout=600)
@@ -191,7 +197,7 @@ async def throughput(asks: Sequence[Ask], clients: int) -> str:
     return f"| {clients} | {bare:.1f} | {ours:.1f} | {ours / bare:.2f} |"
 
 
-async def swap(place: Workspace, _: int) -> list[str]:
+async def swap(place: Workspace, _: argparse.Namespace) -> list[str]:
     more = {"model": MODEL, "eager": "true", "code_first": "never", "requests_per_minute": "0"}
     await asyncio.to_thread(learn, place)
     started = time.monotonic()
@@ -242,20 +248,34 @@ async def swapped(ours: Backend, wanted: str | None) -> float:
     return time.monotonic() - started
 
 
+async def long_load(place: Workspace, arguments: argparse.Namespace) -> list[str]:
+    more = {"model": MODEL, "eager": "true", "requests_per_minute": "0"}
+    async with backend(place, **more) as (ours, _, process):
+        load = Load(Target(ours.url, (place.state / "token").read_text().strip(), place.root), QUESTIONS)
+        return await soak(process, load, arguments.minutes, arguments.samples)
+
+
+MEASURES = {"speed": speed, "swap": swap, "soak": long_load}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("what", choices=("speed", "swap"))
+    parser.add_argument("what", choices=tuple(MEASURES))
     parser.add_argument("--repository", type=Path, required=True, help="a checkout of itsdangerous; it is copied")
     parser.add_argument("--rounds", type=int, default=48)
+    parser.add_argument("--minutes", type=float, default=30, help="of soak")
+    parser.add_argument("--samples", type=Path, help="where soak writes what it notes, a line of JSON each")
     parser.add_argument("--markdown", type=Path)
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         root = Path(shutil.copytree(arguments.repository, Path(folder) / "repository"))
-        measure = speed if arguments.what == "speed" else swap
-        text = "\n".join(asyncio.run(measure(Workspace(root.resolve()), arguments.rounds))) + "\n"
+        lines = asyncio.run(MEASURES[arguments.what](Workspace(root.resolve()), arguments))
+    text = "\n".join(lines) + "\n"
     print(text)
     if arguments.markdown:
         arguments.markdown.write_text(text)
+    if arguments.what == "soak":
+        sys.exit(not is_well(lines))
 
 
 if __name__ == "__main__":
