@@ -54,3 +54,15 @@ def test_the_table_fails_for_a_leak_a_wrong_answer_and_a_question_left_in_work(r
     assert not rule.is_well(rule.table(half_an_hour(rule, leak_mb_an_hour=60), after, {"ask": 3}, []))
     assert not rule.is_well(rule.table(well, after, {"ask": 3}, ["ask: 500"]))
     assert not rule.is_well(rule.table(well, replace(after, in_work=1), {"ask": 3}, []))
+
+
+def test_measuring_again_replaces_the_section_and_leaves_the_others(rule, tmp_path):
+    from serving_report import put_section
+
+    file = tmp_path / "serving.md"
+    for section in ("## Speed\n\nslow\n", "## Soak\n\nflat\n", "## Speed\n\nquick\n"):
+        put_section(file, section)
+    head, speed, soak = file.read_text().split("## ")
+    assert head.startswith("# ")
+    assert speed == "Speed\n\nquick\n\n"
+    assert soak == "Soak\n\nflat\n"
