@@ -55,6 +55,10 @@ NAMES = {
 }
 
 
+# Told and not judged: vLLM's, and what depends on who else maps the same files.
+NOT_JUDGED = ("own", "engine")
+
+
 @dataclass(frozen=True, slots=True)
 class Slope:
     """Growth per hour with its 95% interval, and what is allowed."""
@@ -180,4 +184,5 @@ def _row(name: str, first: Sequence[Sample], last: Sequence[Sample], line: Slope
     value: Callable[[Sample], float] = lambda s: float(getattr(s, name))  # noqa: E731
     begin, end = (float(np.mean([value(s) for s in part])) for part in (first, last))
     grown = f"{line.an_hour:+.1f} ({line.low:+.1f} to {line.high:+.1f})"
-    return f"| {NAMES[name]} | {begin:.1f} | {end:.1f} | {grown} | {line.allowed:.1f} | {line.verdict} | {after:.1f} |"
+    verdict = f"({line.verdict})" if name in NOT_JUDGED else line.verdict
+    return f"| {NAMES[name]} | {begin:.1f} | {end:.1f} | {grown} | {line.allowed:.1f} | {verdict} | {after:.1f} |"
