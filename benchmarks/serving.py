@@ -133,8 +133,8 @@ async def speed(place: Workspace, arguments: argparse.Namespace) -> list[str]:
             for retrieval, goal_ms in ((False, 15), (True, 50)):
                 title = "with" if retrieval else "without"
                 asks = await two_ways(bare, http, ours, retrieval)
-                firsts.append(await first_tokens(title, asks, arguments.rounds, goal_ms))
-                rates += [await throughput(title, asks, clients) for clients in (1, 4, 16)]
+                firsts.append(told_at_once(await first_tokens(title, asks, arguments.rounds, goal_ms)))
+                rates += [told_at_once(await throughput(title, asks, clients)) for clients in (1, 4, 16)]
             memory = process.memory_full_info()
     held = f"{memory.rss / 1e6:.0f} MB resident, {memory.uss / 1e6:.0f} MB shared with nobody (goal: below 700)"
     return [
@@ -148,6 +148,11 @@ async def speed(place: Workspace, arguments: argparse.Namespace) -> list[str]:
         "",
         f"Memory of the backend without the engine, after all of it: {held}.",
     ]
+
+
+def told_at_once(row: str) -> str:
+    print(row, file=sys.stderr, flush=True)
+    return row
 
 
 async def two_ways(bare: httpx.AsyncClient, http: httpx.AsyncClient, ours: Backend, retrieval: bool) -> tuple[Ask, Ask]:
