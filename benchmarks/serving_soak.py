@@ -3,7 +3,8 @@
 The rule: the time after the warm-up is cut into ten blocks, each has its mean, a line is laid through the ten and the
 95% interval of its slope is taken (Student's t, 8 degrees of freedom; means of blocks, because what is noted every few
 seconds hangs together). 'flat': the whole interval lies below what is allowed. 'grows': it lies above 0 and reaches
-beyond what is allowed. 'unsure': too noisy to say; run longer.
+beyond what is allowed. 'unsure': too noisy to say; run longer. What is counted (descriptors, threads, tasks) goes up
+and down with the questions in work: there the two moments of rest decide, after the warm-up and at the end.
 """
 
 from __future__ import annotations
@@ -26,7 +27,8 @@ WARM_UP = 1 / 6  # of the whole time
 SETTLES_S = 20.0
 MEMORY_AN_HOUR = 0.05  # allowed growth, of what it holds at first
 WRONG, LEFT = "Not as it should be", "Questions still in work afterwards"
-COUNT_AN_HOUR = 2.0  # allowed growth of what is counted
+COUNT_AN_HOUR = 2.0  # allowed growth of what is counted, under load
+COUNT_AT_REST = 2.0  # and from rest to rest, which decides: under load it goes with the questions that are in work
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +57,7 @@ NAMES = {
 }
 
 
+COUNTED = ("descriptors", "threads", "tasks")
 # Told and not judged: vLLM's, and what depends on who else maps the same files.
 NOT_JUDGED = ("own", "engine")
 
@@ -89,27 +92,33 @@ def slope(times_s: Sequence[float], values: Sequence[float], allowed: float) -> 
 
 
 async def soak(process: psutil.Process, load: Load, minutes: float, samples_file: Path | None) -> list[str]:
-    """The load for `minutes`, then the table. Each sample is also appended to `samples_file`, as a line of JSON."""
+    """The load for `minutes`, at rest for a moment after the warm-up and at the end, then the table.
+
+    Each sample is also appended to `samples_file`, as a line of JSON.
+    """
     samples: list[Sample] = []
-    stop = asyncio.Event()
+    rests: list[Sample] = []
     started = time.monotonic()
-    running = asyncio.create_task(load.run(stop))
     every_s = min(10.0, minutes * 60 / 60)
     async with connected(load.target) as http:
 
-        async def look() -> Sample:
+        async def look(into: list[Sample]) -> None:
             metrics = (await http.get("/metrics")).text
-            return await asyncio.to_thread(sample, process, metrics, time.monotonic() - started)
+            into.append(await asyncio.to_thread(sample, process, metrics, time.monotonic() - started))
+            _keep(samples_file, asdict(into[-1]) | {"done": load.done.total(), "failed": len(load.failures)})
 
-        while time.monotonic() - started < minutes * 60 and not running.done():
-            samples.append(await look())
-            _keep(samples_file, asdict(samples[-1]) | {"done": load.done.total(), "failed": len(load.failures)})
-            await asyncio.sleep(every_s)
-        stop.set()
-        await running
-        await asyncio.sleep(SETTLES_S)
-        after = await look()
-    lines = table(samples, after, load.done, load.failures)
+        for leg_s in (minutes * 60 * WARM_UP, minutes * 60 * (1 - WARM_UP)):
+            stop, ends = asyncio.Event(), time.monotonic() + leg_s
+            running = asyncio.create_task(load.run(stop))
+            while time.monotonic() < ends and not running.done():
+                await look(samples)
+                await asyncio.sleep(every_s)
+            stop.set()
+            await running
+            load.seed += 1
+            await asyncio.sleep(SETTLES_S)
+            await look(rests)
+    lines = table(samples, rests, load.done, load.failures)
     _keep(samples_file, {"table": lines, "done": load.done, "failures": load.failures})
     return lines
 
@@ -147,8 +156,13 @@ def _keep(file: Path | None, line: Mapping[str, object]) -> None:
             out.write(json.dumps(line) + "\n")
 
 
-def table(samples: Sequence[Sample], after: Sample, done: Mapping[str, int], failures: Sequence[str]) -> list[str]:
-    """What was held at first and at last, the slopes with their verdicts, and what was done."""
+def table(
+    samples: Sequence[Sample], rests: Sequence[Sample], done: Mapping[str, int], failures: Sequence[str]
+) -> list[str]:
+    """What was held at first and at last, the slopes with their verdicts, and what was done.
+
+    `rests`: at rest after the warm-up, and at rest at the end.
+    """
     whole_s = samples[-1].at_s
     warm = [s for s in samples if s.at_s >= whole_s * WARM_UP]
     edge_s = whole_s / 6
@@ -157,14 +171,14 @@ def table(samples: Sequence[Sample], after: Sample, done: Mapping[str, int], fai
     ends = f"{edge_s / 60:.1f} min"
     lines = [
         f"| | first {ends} after warm-up | last {ends} | growth an hour (95% interval) | allowed | |"
-        f" {SETTLES_S:.0f} s after the load |",
-        "|---|---|---|---|---|---|---|",
+        " at rest after warm-up | at rest at the end |",
+        "|---|---|---|---|---|---|---|---|",
     ]
     for name in (f.name for f in fields(Sample) if f.name in NAMES):
-        lines.append(_row(name, first, last, slope_of(warm, name), getattr(after, name)))
+        lines.append(_row(name, first, last, slope_of(warm, name), rests))
     requests = "; ".join(f"{name} {done.get(name, 0)}" for name in SHARES)
     lines += ["", f"{whole_s / 60:.1f} minutes, {len(samples)} looks. Done: {sum(done.values())} ({requests})."]
-    lines.append(f"{WRONG}: {len(failures)}. {LEFT}: {after.in_work:.0f}.")
+    lines.append(f"{WRONG}: {len(failures)}. {LEFT}: {rests[-1].in_work:.0f}.")
     return [*lines, *(f"- {failure}" for failure in failures[:10])]
 
 
@@ -176,13 +190,17 @@ def is_well(lines: Sequence[str]) -> bool:
 
 def slope_of(warm: Sequence[Sample], name: str) -> Slope:
     values = [float(getattr(s, name)) for s in warm]
-    allowed = COUNT_AN_HOUR if name in ("descriptors", "threads", "tasks") else MEMORY_AN_HOUR * values[0]
+    allowed = COUNT_AN_HOUR if name in COUNTED else MEMORY_AN_HOUR * values[0]
     return slope([s.at_s for s in warm], values, allowed)
 
 
-def _row(name: str, first: Sequence[Sample], last: Sequence[Sample], line: Slope, after: float) -> str:
+def _row(name: str, first: Sequence[Sample], last: Sequence[Sample], line: Slope, rests: Sequence[Sample]) -> str:
     value: Callable[[Sample], float] = lambda s: float(getattr(s, name))  # noqa: E731
     begin, end = (float(np.mean([value(s) for s in part])) for part in (first, last))
     grown = f"{line.an_hour:+.1f} ({line.low:+.1f} to {line.high:+.1f})"
     verdict = f"({line.verdict})" if name in NOT_JUDGED else line.verdict
-    return f"| {NAMES[name]} | {begin:.1f} | {end:.1f} | {grown} | {line.allowed:.1f} | {verdict} | {after:.1f} |"
+    idle = [value(rest) for rest in rests]
+    if name in COUNTED:
+        verdict = "flat" if idle[-1] - idle[0] <= COUNT_AT_REST else "grows"
+    at_rest = " | ".join(f"{each:.1f}" for each in idle)
+    return f"| {NAMES[name]} | {begin:.1f} | {end:.1f} | {grown} | {line.allowed:.1f} | {verdict} | {at_rest} |"

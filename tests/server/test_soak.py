@@ -28,6 +28,10 @@ def half_an_hour(rule, noise_mb=4.0, leak_mb_an_hour=0.0, descriptors=lambda n: 
     return samples
 
 
+def idle(sample, **changed):
+    return replace(sample, in_work=0, **changed)
+
+
 def test_noise_is_no_leak(rule):
     assert rule.slope_of(half_an_hour(rule), "resident").verdict == "flat"
 
@@ -45,15 +49,21 @@ def test_too_much_noise_is_not_called_flat(rule):
 def test_a_descriptor_left_open_every_few_minutes_is_seen(rule):
     samples = half_an_hour(rule, descriptors=lambda n: 60 + n // 20 + (n % 3))
     assert rule.slope_of(samples, "descriptors").verdict == "grows"
+    assert not rule.is_well(rule.table(samples, [idle(samples[30]), idle(samples[-1])], {"ask": 3}, []))
+
+
+def test_more_questions_in_work_at_the_end_are_no_leak(rule):
+    samples = half_an_hour(rule, descriptors=lambda n: 60 + n // 20)
+    assert rule.is_well(rule.table(samples, [idle(samples[30], descriptors=40)] * 2, {"ask": 3}, []))
 
 
 def test_the_table_fails_for_a_leak_a_wrong_answer_and_a_question_left_in_work(rule):
     well = half_an_hour(rule)
-    after = replace(well[-1], in_work=0)
+    after = [idle(well[30]), idle(well[-1])]
     assert rule.is_well(rule.table(well, after, {"ask": 3}, []))
     assert not rule.is_well(rule.table(half_an_hour(rule, leak_mb_an_hour=60), after, {"ask": 3}, []))
     assert not rule.is_well(rule.table(well, after, {"ask": 3}, ["ask: 500"]))
-    assert not rule.is_well(rule.table(well, replace(after, in_work=1), {"ask": 3}, []))
+    assert not rule.is_well(rule.table(well, [after[0], replace(after[1], in_work=1)], {"ask": 3}, []))
 
 
 def test_measuring_again_replaces_the_section_and_leaves_the_others(rule, tmp_path):
