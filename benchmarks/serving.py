@@ -125,7 +125,8 @@ async def backend(
 
 
 async def speed(place: Workspace, arguments: argparse.Namespace) -> list[str]:
-    async with bare_engine(place.make_state_folder()) as (_, url, key):
+    # Not in the workspace's own folder: a backend that starts there ends the engines that it finds recorded.
+    async with bare_engine(Path(tempfile.mkdtemp(dir=place.root.parent))) as (_, url, key):
         more = {"engine_url": url, "engine_key": key, "engine_model": SERVED_NAME, "requests_per_minute": "0"}
         bare = httpx.AsyncClient(base_url=url[:-3], headers={"Authorization": f"Bearer {key}"}, timeout=600)
         async with bare, backend(place, **more) as (ours, http, process):
