@@ -1,6 +1,6 @@
 """The backend beside bare vLLM: the same engine, the same prompts, the same run.
 
-usage: ./run bench serving speed|swap [--repository DIR] [--rounds N] [--markdown FILE]
+usage: ./run bench serving speed|swap|soak --repository DIR [--rounds N] [--minutes N] [--markdown FILE]
 
 speed: one vLLM is started; the backend is put in front of it by [server] engine_url. Each question's own prompt (as
 `explain` tells it) goes to vLLM itself and, as the question, through the backend, in turn; every prompt was read once
@@ -8,6 +8,9 @@ before, so that both find it in vLLM's prefix cache and what is left is what the
 
 swap: the backend with an engine of its own, from nothing to the first answer; then adapter and base model change places
 while four clients ask without a pause. No request may fail.
+
+soak: half an hour of mixed load (serving_load.py), and whether the backend holds more at its end (serving_soak.py). The
+exit status is 1 when it does, or when one answer was not the one due.
 """
 
 from __future__ import annotations
@@ -26,11 +29,15 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import httpx
 import psutil
+from serving_load import Load, Target
+from serving_report import put_section, told
+from serving_soak import is_well, soak
 
 from indexer.workspace import Workspace
 from server.base_model import resolve_base_model
@@ -46,6 +53,8 @@ QUESTIONS = (
 PASSAGES = 3  # so that all prompts fit into the prefix cache
 MODEL = "smollm2-135m"
 ANSWER_TOKENS = 24
+PAIRS = 4  # of throughput
+RATIO = 0.97
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,30 +124,36 @@ async def backend(
         process.wait(60)
 
 
-async def speed(place: Workspace, rounds: int) -> list[str]:
-    async with bare_engine(place.make_state_folder()) as (_, url, key):
+async def speed(place: Workspace, arguments: argparse.Namespace) -> list[str]:
+    # Not in the workspace's own folder: a backend that starts there ends the engines that it finds recorded.
+    async with bare_engine(Path(tempfile.mkdtemp(dir=place.root.parent))) as (_, url, key):
         more = {"engine_url": url, "engine_key": key, "engine_model": SERVED_NAME, "requests_per_minute": "0"}
         bare = httpx.AsyncClient(base_url=url[:-3], headers={"Authorization": f"Bearer {key}"}, timeout=600)
         async with bare, backend(place, **more) as (ours, http, process):
-            lines = [
-                "| time to the first token, ms | bare vLLM p50 | through the backend p50 | added p50 | added p95 |"
-            ]
-            lines.append("|---|---|---|---|---|")
-            asks: tuple[Ask, Ask] | None = None
-            for retrieval in (False, True):
+            firsts, rates = [], []
+            for retrieval, goal_ms in ((False, 15), (True, 50)):
+                title = "with" if retrieval else "without"
                 asks = await two_ways(bare, http, ours, retrieval)
-                lines.append(await first_tokens("with" if retrieval else "without", asks, rounds))
-            assert asks is not None
-            lines += ["", "| clients | bare vLLM, tokens/s | through the backend | ratio |", "|---|---|---|---|"]
-            for clients in (1, 4, 16):
-                lines.append(await throughput(asks, clients))
+                firsts.append(told_at_once(await first_tokens(title, asks, arguments.rounds, goal_ms)))
+                rates += [told_at_once(await throughput(title, asks, clients)) for clients in (1, 4, 16)]
             memory = process.memory_full_info()
-            lines += [
-                "",
-                f"Memory of the backend without the engine, after all of it: {memory.rss / 1e6:.0f} MB resident",
-            ]
-            lines[-1] += f", {memory.uss / 1e6:.0f} MB its own."
-    return lines
+    held = f"{memory.rss / 1e6:.0f} MB resident, {memory.uss / 1e6:.0f} MB shared with nobody (goal: below 700)"
+    return [
+        "| time to the first token, ms | bare vLLM p50 | through the backend p50 | added p50 | goal | added p95 |",
+        "|---|---|---|---|---|---|",
+        *firsts,
+        "",
+        f"| retrieval | clients | bare vLLM, tokens/s | through the backend | ratio (goal {RATIO}) | of each pair |",
+        "|---|---|---|---|---|---|",
+        *rates,
+        "",
+        f"Memory of the backend without the engine, after all of it: {held}.",
+    ]
+
+
+def told_at_once(row: str) -> str:
+    print(row, file=sys.stderr, flush=True)
+    return row
 
 
 async def two_ways(bare: httpx.AsyncClient, http: httpx.AsyncClient, ours: Backend, retrieval: bool) -> tuple[Ask, Ask]:
@@ -159,7 +174,7 @@ async def two_ways(bare: httpx.AsyncClient, http: httpx.AsyncClient, ours: Backe
     return ask_bare, ask_ours
 
 
-async def first_tokens(title: str, asks: Sequence[Ask], rounds: int) -> str:
+async def first_tokens(title: str, asks: Sequence[Ask], rounds: int, goal_ms: int) -> str:
     for ask in asks:
         await ask(QUESTIONS[0], 2)
     bare, ours = [], []
@@ -171,27 +186,35 @@ async def first_tokens(title: str, asks: Sequence[Ask], rounds: int) -> str:
     added = sorted(after - before for before, after in zip(bare, ours, strict=True))
     p95 = added[int(0.95 * (len(added) - 1))]
     middle = [f"{statistics.median(times):.1f}" for times in (bare, ours, added)]
-    return f"| {title} retrieval ({rounds} pairs) | {' | '.join(middle)} | {p95:.1f} |"
+    return f"| {title} retrieval ({rounds} pairs) | {' | '.join(middle)} | {goal_ms} | {p95:.1f} |"
 
 
-async def throughput(asks: Sequence[Ask], clients: int) -> str:
-    """Tokens a second over `clients` at once, both ways, in turn, twice."""
-    rates: list[list[float]] = [[], []]
-    for _ in range(2):
-        for way, ask in enumerate(asks):
-            started = time.perf_counter()
-            questions = [QUESTIONS[n % len(QUESTIONS)] for n in range(max(4, clients))]
-
-            async def client(mine: Sequence[str], ask: Ask = ask) -> int:
-                return sum([(await ask(question, ANSWER_TOKENS)).tokens for question in mine])
-
-            tokens = sum(await asyncio.gather(*(client(questions[n::clients]) for n in range(clients))))
-            rates[way].append(tokens / (time.perf_counter() - started))
-    bare, ours = (statistics.mean(each) for each in rates)
-    return f"| {clients} | {bare:.1f} | {ours:.1f} | {ours / bare:.2f} |"
+async def throughput(title: str, asks: Sequence[Ask], clients: int) -> str:
+    """Tokens a second over `clients` at once, both ways in turn, each first every other time."""
+    pairs = []
+    for number in range(PAIRS):
+        pair = [0.0, 0.0]
+        for way in (0, 1)[:: 1 if number % 2 else -1]:
+            pair[way] = await rate(asks[way], clients)
+        pairs.append(pair)
+    bare, ours = (statistics.harmonic_mean(each) for each in zip(*pairs, strict=True))
+    each = ", ".join(f"{through / direct:.2f}" for direct, through in pairs)
+    return f"| {title} | {clients} | {bare:.1f} | {ours:.1f} | {ours / bare:.3f} | {each} |"
 
 
-async def swap(place: Workspace, _: int) -> list[str]:
+async def rate(ask: Ask, clients: int) -> float:
+    """Tokens a second of `clients` that ask one question after the other."""
+    questions = [QUESTIONS[n % len(QUESTIONS)] for n in range(max(4, clients))]
+
+    async def client(mine: Sequence[str]) -> int:
+        return sum([(await ask(question, ANSWER_TOKENS)).tokens for question in mine])
+
+    started = time.perf_counter()
+    tokens = sum(await asyncio.gather(*(client(questions[n::clients]) for n in range(clients))))
+    return tokens / (time.perf_counter() - started)
+
+
+async def swap(place: Workspace, _: argparse.Namespace) -> list[str]:
     more = {"model": MODEL, "eager": "true", "code_first": "never", "requests_per_minute": "0"}
     await asyncio.to_thread(learn, place)
     started = time.monotonic()
@@ -242,20 +265,39 @@ async def swapped(ours: Backend, wanted: str | None) -> float:
     return time.monotonic() - started
 
 
+async def long_load(place: Workspace, arguments: argparse.Namespace) -> list[str]:
+    more = {"model": MODEL, "eager": "true", "requests_per_minute": "0"}
+    async with backend(place, **more) as (ours, _, process):
+        load = Load(Target(ours.url, (place.state / "token").read_text().strip(), place.root), QUESTIONS)
+        return await soak(process, load, arguments.minutes, arguments.samples)
+
+
+MEASURES = {
+    "speed": ("What the backend adds to vLLM", speed),
+    "swap": ("Start, and the swap under load", swap),
+    "soak": ("A long mixed load", long_load),
+}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("what", choices=("speed", "swap"))
+    parser.add_argument("what", choices=tuple(MEASURES))
     parser.add_argument("--repository", type=Path, required=True, help="a checkout of itsdangerous; it is copied")
     parser.add_argument("--rounds", type=int, default=48)
-    parser.add_argument("--markdown", type=Path)
+    parser.add_argument("--minutes", type=float, default=30, help="of soak")
+    parser.add_argument("--samples", type=Path, help="where soak writes what it notes, a line of JSON each")
+    parser.add_argument("--markdown", type=Path, help="the file in which this measurement's section is replaced")
     arguments = parser.parse_args()
+    started, load = datetime.now().astimezone(), os.getloadavg()[0]
     with tempfile.TemporaryDirectory() as folder:
         root = Path(shutil.copytree(arguments.repository, Path(folder) / "repository"))
-        measure = speed if arguments.what == "speed" else swap
-        text = "\n".join(asyncio.run(measure(Workspace(root.resolve()), arguments.rounds))) + "\n"
-    print(text)
+        title, measure = MEASURES[arguments.what]
+        lines = asyncio.run(measure(Workspace(root.resolve()), arguments))
+    print(section := told(lines, started, load, title))
     if arguments.markdown:
-        arguments.markdown.write_text(text)
+        put_section(arguments.markdown, section)
+    if arguments.what == "soak":
+        sys.exit(not is_well(lines))
 
 
 if __name__ == "__main__":

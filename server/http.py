@@ -144,6 +144,7 @@ def _add_state_routes(app: FastAPI, backend: Backend, metrics: Metrics) -> None:
     @app.get("/metrics", summary="For Prometheus")
     async def tell_metrics() -> Response:
         metrics.note_limit(backend.settings.queue)
+        metrics.note_tasks(len(asyncio.all_tasks()))
         serving = backend.serving
         metrics.note_engine(serving.state.name, serving.adapter, serving.base_model.name)
         metrics.note_words_only(bool(backend.doors.words_only()))

@@ -47,6 +47,7 @@ class Metrics:
         self._requests = count("http_requests", "HTTP requests", "route", "status")
         self._tokens = count("tokens", "Tokens as the engine counted them", "kind")
         self._in_work = now("questions_in_work", "Questions in work or waiting")
+        self._tasks = now("asyncio_tasks", "Tasks of the event loop; one that never ends is a leak")
         self._room = now("questions_limit", "Beyond so many questions the answer is 429")
         self._behind = now("index_seconds_behind", "Age of the oldest change that is not indexed")
         self._waiting = now("index_waiting", "What waits for the index", "kind")
@@ -98,6 +99,9 @@ class Metrics:
     def note_request(self, route: str, status: int) -> None:
         """`route` is the route's pattern, never the path as asked."""
         self._requests.labels(route, str(status)).inc()
+
+    def note_tasks(self, tasks: int) -> None:
+        self._tasks.set(tasks)
 
     def note_limit(self, questions: int) -> None:
         self._room.set(questions)

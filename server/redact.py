@@ -9,6 +9,10 @@ from indexer.secrets import mask_secrets
 # No rule of one line finds a secret with a space in it, so what stands before the last space is decided.
 _OPEN_WORD = re.compile(r"(?:-----BEGIN [A-Z0-9 ]*|\S*)\Z")
 _KEY_BEGINS = re.compile(r"-----BEGIN [A-Z0-9 ]*PRIVATE KEY")
+# The shortest that any rule takes for a secret; and how many words before it a rule can look at: "aws", 30 characters,
+# "secret", 30 characters.
+_SHORTEST = 8
+_CONTEXT_WORDS = 64
 _KEY_ENDS = re.compile(r"-----END [A-Z0-9 ]*PRIVATE KEY[A-Z ]*-----")
 
 
@@ -28,7 +32,7 @@ class Redactor:
         word = _OPEN_WORD.search(self._held)
         end = max(word.start() if word else 0, key_end.end() if key_end else 0)
         ready, self._held = self._mask(self._held[:end]), self._held[end:]
-        self._shown = (self._shown + ready).rsplit("\n", 1)[-1]
+        self._shown = _last_words((self._shown + ready).rsplit("\n", 1)[-1])
         return ready
 
     def close(self) -> str:
@@ -38,6 +42,14 @@ class Redactor:
         return self._mask(rest)
 
     def _mask(self, text: str) -> str:
+        # Nearly every piece is a short word, and looking at its whole line each time was 60% of what a token cost us.
+        if all(len(word) < _SHORTEST for word in text.split()):
+            return text
         whole = mask_secrets(self._shown + text).text
         # Where a secret stood in what is shown already, its line cannot be taken back; the new part is masked alone.
         return whole[len(self._shown) :] if whole.startswith(self._shown) else mask_secrets(text).text
+
+
+def _last_words(line: str) -> str:
+    first, *later = line.rsplit(None, _CONTEXT_WORDS) or [""]
+    return line[len(first) :] if len(later) == _CONTEXT_WORDS else line

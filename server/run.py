@@ -19,6 +19,7 @@ import uvicorn
 from starlette.types import ASGIApp
 
 from indexer.workspace import Workspace, write_atomically
+from server.allocator import give_memory_back
 from server.auth import LOOPBACK_NAMES, read_or_make_token
 from server.backend import Backend, open_backend
 from server.client import BACKEND_FILE, page_address, read_backend
@@ -47,6 +48,7 @@ def run_backend(workspace: Workspace, beside: Callable[[], Awaitable[None]] | No
     check_host(settings)
     if (running := read_backend(workspace)) is not None and running.pid != os.getpid():
         raise CannotServe(f"a backend of {workspace.root} runs already: {running.url} (pid {running.pid})")
+    give_memory_back()
     asyncio.run(_serve(workspace, settings, beside))
 
 

@@ -34,6 +34,7 @@ async def test_an_answer_is_counted_and_timed(client):
     assert samples["nightschool_search_seconds_count",] == 2
     assert samples["nightschool_tokens_total", "prompt"] == 10
     assert samples["nightschool_questions_in_work",] == 0
+    assert 0 < samples["nightschool_asyncio_tasks",] < 50
     assert samples["nightschool_http_requests_total", "/ask", "200"] == 1
     assert samples["nightschool_index_seconds_behind",] == 0
     assert samples["nightschool_engine_state", "ready"] == 1

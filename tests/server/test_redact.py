@@ -1,9 +1,10 @@
 """No secret leaves in an answer, however it is cut into pieces; all else leaves as it is."""
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from indexer.secrets import mask_secrets
 from server.redact import Redactor
 
 TOKEN = "ghp_" + "a1B2c3D4e5F6g7H8i9J0" * 2
@@ -40,3 +41,46 @@ def test_a_text_without_secrets_stays_as_it_is(text, size):
 def test_whole_words_are_shown_at_once():
     redactor = Redactor()
     assert [redactor.feed(piece) for piece in ("It ", "is he", "re.\n")] == ["It ", "is ", "here.\n"]
+
+
+class WholeLines(Redactor):
+    """The same, with the whole line masked again for each piece: slow, and surely right."""
+
+    def feed(self, piece):
+        line = self._line if hasattr(self, "_line") else ""
+        ready = super().feed(piece)
+        self._line = self._shown = (line + ready).rsplit("\n", 1)[-1]
+        return ready
+
+    def _mask(self, text):
+        whole = mask_secrets(self._shown + text).text
+        return whole[len(self._shown) :] if whole.startswith(self._shown) else mask_secrets(text).text
+
+
+WORDS = ("the", "signature", "is", "=", "token", "in Signer.verify_signature", ",", "\n", "  ", ")", TOKEN, "AB" * 20)
+MORE = ("password = 'hJ8$kq2Lm9x'", "api_key: 'q7$Wz2pL'", "see https://joe:s3cr3t9@example.org", "a1B2c3D4e5" * 4)
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.lists(st.sampled_from(WORDS + MORE), max_size=40), st.integers(1, 9))
+def test_looking_at_less_finds_the_same_secrets(words, size):
+    def pieces(redactor, text):
+        return [redactor.feed(text[n : n + size]) for n in range(0, len(text), size)] + [redactor.close()]
+
+    text = " ".join(words)
+    assert pieces(Redactor(), text) == pieces(WholeLines(), text)
+
+
+def test_a_secret_far_from_the_word_that_tells_of_it_is_found():
+    secret = "wJalrXUtnFEMIKxMDENGbPxRfiCYzzabQRstuVwX"  # no digit: only "aws" and "secret" tell
+    text = f"{'a ' * 500}aws {'b ' * 13}secret {'c ' * 13}{secret} and so on"
+    assert secret not in redacted(text, 3)
+    assert secret not in redacted(f"password ={' ' * 2000}'hJ8$kq2Lm9x' ", 3)
+
+
+def test_a_long_line_costs_no_more_a_word_than_a_short_one(monkeypatch):
+    seen = []
+    monkeypatch.setattr("server.redact.mask_secrets", lambda text: seen.append(len(text)) or mask_secrets(text))
+    redacted("The signature is checked in Signer.verify_signature, " * 200, 4)
+    assert max(seen) < 1_000
+    assert len(seen) < 200 * 3
