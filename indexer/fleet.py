@@ -340,5 +340,11 @@ def _summed(reports: Sequence[UpdateReport], failed: dict[str, str], seconds: fl
         masked.update(report.masked_secrets)
     summed = {number: sum(getattr(report, number) for report in reports) for number in numbers}
     fault = next((report.store_fault for report in reports if report.store_fault), "")
-    more = {"skipped": dict(skipped), "masked_secrets": dict(masked), "seconds": seconds}
-    return UpdateReport(**summed, **more, store_fault=fault, failed=failed)
+    return UpdateReport(
+        **summed,
+        skipped=dict(skipped),
+        masked_secrets=dict(masked),
+        seconds=seconds,
+        store_fault=fault,
+        failed=failed,
+    )

@@ -24,6 +24,7 @@ from server.doors import Doors
 from server.engine import EngineError
 from server.generation import Engine
 from server.places import places_in
+from server.several import Routed
 from server.shapes import Json
 from server.team import OWNER_NAME
 
@@ -81,9 +82,9 @@ class Reach:
         return list_adapters(self.backend.workspace.adapters) if self.adapters_too else []
 
     @property
-    def borrow(self) -> Borrow[Engine]:
+    def borrow(self) -> Borrow[Engine | Routed]:
         """Lends an engine, as `Serving.borrow` does."""
-        borrow = self.backend.serving.borrow
+        borrow: Borrow[Engine | Routed] = self.backend.serving.borrow
         return borrow if self.adapters_too else _without_adapters(borrow, self.backend.workspace.adapters)
 
     def read(self, path: str) -> str | None:
