@@ -23,6 +23,7 @@ from server.backend import Backend, IndexKeeper, _doors
 from server.backoff import EngineState
 from server.engine import EngineError
 from server.http import make_app
+from server.routing import adapters_for
 from server.settings import ServerSettings
 from server.team import Rights, add_member, revoke
 
@@ -130,7 +131,8 @@ def house(request, tmp_path, scripted, make_git):
     with open_any_index(workspace, IndexerSettings(), TinyEmbedder()) as index:
         index.update()
         serving, settings = Lending(scripted), ServerSettings(feedback=True)
-        backend = Backend(workspace, settings, IndexKeeper(index, ""), serving, _doors(index, serving, settings))
+        doors = _doors(index, serving, settings, adapters_for({}, {}, None))
+        backend = Backend(workspace, settings, IndexKeeper(index, ""), serving, doors)
         tokens = {
             "owner": read_or_make_token(workspace),
             "anna": add_member(workspace, "anna", annas),
