@@ -129,10 +129,9 @@ def index(
     skipped = sorted(report["skipped"].items(), key=lambda item: -item[1])
     if skipped:
         print_table("not indexed", ["reason", "files"], [[reason, str(count)] for reason, count in skipped])
-    raise typer.Exit(int(bool(fault)))
     if report["failed"]:
         print_table("failed", ["repository", "why"], list(report["failed"].items()))
-        raise typer.Exit(1)
+    raise typer.Exit(int(bool(fault or report["failed"])))
 
 
 @app.command()

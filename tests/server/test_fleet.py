@@ -31,6 +31,7 @@ from server.fleet_doctor import look_at_fleet
 from server.forget_command import CannotForget, find_holder, forget, name_target
 from server.http import make_app
 from server.lsp_documents import Folders, Place, file_uri
+from server.routing import adapters_for
 
 ROOT = Path(__file__).parent.parent.parent
 PARSER = 'def parse_invoice(text):\n    """Parse the lines of an invoice."""\n    return text\n'
@@ -79,7 +80,7 @@ def http(place, make_backend):
     def make(index):
         token = read_or_make_token(place)
         made = make_backend(index=index)
-        doors = backend_module._doors(index, _Serving(made), made.settings)
+        doors = backend_module._doors(index, _Serving(made), made.settings, adapters_for({}, {}, None))
         made = replace(made, workspace=place, doors=replace(doors, borrow=made.doors.borrow))
         transport = httpx.ASGITransport(make_app(made, token), raise_app_exceptions=False)
         headers = {"Authorization": f"Bearer {token}"}
