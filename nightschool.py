@@ -124,7 +124,7 @@ def index(
         fail(f"searches find by words only: {fault}")
     if as_json:
         print(json.dumps(report))
-        raise typer.Exit(int(bool(fault)))
+        raise typer.Exit(int(bool(fault or report["failed"])))
     print(_index_line(report))
     skipped = sorted(report["skipped"].items(), key=lambda item: -item[1])
     if skipped:
