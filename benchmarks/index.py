@@ -118,7 +118,7 @@ def measure_size(chunks: int) -> list[float | str]:
             cells += [milliseconds(taken), percentiles(by_words), percentiles(by_meaning), f"{found:.3f}"]
             return [
                 *cells,
-                f"{recall(index):.3f}",
+                f"{recall(index):.3f}" if is_churned else "",
                 round(disk / 1e3, 1),
                 round(memory * 1e3),
                 milliseconds(ripgrep(root)),
