@@ -6,9 +6,11 @@ import os
 import signal
 import subprocess
 import sys
+from contextlib import contextmanager
 from hashlib import sha256
 
 import openai
+import psutil
 import pytest
 from lsprotocol import types
 from pygls.lsp.client import LanguageClient
@@ -105,11 +107,25 @@ def test_a_reader_that_leaves_stops_the_engine(backend):
     assert short.json()["timings_ms"]["total"] < 5000
 
 
+@contextmanager
+def held(processes):
+    """Stopped, until left."""
+    for process in processes:
+        process.suspend()
+    try:
+        yield
+    finally:
+        for process in processes:
+            process.resume()
+
+
 def test_an_interrupted_ask_says_so_in_one_line(backend, repository):
     command = [sys.executable, "-m", "nightschool", "ask", QUESTION, "--workspace", str(repository)]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    process.stdout.read(5)
-    process.send_signal(signal.SIGINT)
-    _, said = process.communicate(timeout=30)
+    # The quoted code needs no engine; with the engine held the answer cannot be over before it is interrupted.
+    with held(psutil.Process(backend.process.pid).children(recursive=True)):
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        process.stdout.read(5)
+        process.send_signal(signal.SIGINT)
+        _, said = process.communicate(timeout=30)
     assert process.returncode == 1
     assert said.strip().splitlines()[-1] == "nightschool: interrupted; what was finished is kept"
