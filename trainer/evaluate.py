@@ -20,8 +20,8 @@ from typing import Any
 from pydantic import BaseModel as Model
 from pydantic import ConfigDict
 
+from indexer.child import end_with_parent, event_stream
 from indexer.workspace import write_atomically
-from trainer.child import end_with_parent, event_stream
 from trainer.comparison import Score
 from trainer.job import Failed, Finished, Stage, TrainingError, TrainingEvent, event_to_line
 from trainer.proof import Item

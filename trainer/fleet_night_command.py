@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from indexer.child import end_with_parent
 from indexer.workspace import Workspace, find_workspace
-from trainer.child import end_with_parent
 from trainer.front import Front, JsonOption, WorkspaceOption
 from trainer.night_command import run_one
 

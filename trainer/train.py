@@ -16,9 +16,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TextIO
 
+from indexer.child import end_with_parent, event_stream
 from server.adapter import Adapter, AdapterError, DataCounts, Losses, TrainedOn, finish_adapter
 from server.base_model import BaseModel
-from trainer.child import end_with_parent, event_stream
 from trainer.corpus import Example, read_examples
 from trainer.encoding import BadTemplate, Row
 from trainer.job import Failed, Finished, HeldOut, Note, Stage, TrainingError, TrainingEvent, TrainingJob, event_to_line
