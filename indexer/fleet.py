@@ -256,7 +256,8 @@ class FleetIndex:
 
     def embed(self, texts: Sequence[str]) -> list[list[float]]:
         """Embeddings of `texts` as the indexes make them."""
-        embedded: list[list[float]] = self._members.embedder.embed(texts).tolist()
+        with translated_errors(self._members.fleet):
+            embedded: list[list[float]] = self._members.embedder.embed(texts).tolist()
         return embedded
 
     def state(self) -> IndexState:

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from hashlib import sha256
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -49,6 +50,7 @@ __all__ = ["Index", "IndexState", "IndexUnavailable", "NotReadable", "Progress",
 log = logging.getLogger(__name__)
 _DEAD_SHARE = 0.4  # of what was ever put into Chroma: its graph never forgets, and loses 12 points of recall by five
 _DEAD_AT_LEAST = 2_000
+Found = TypeVar("Found")
 _FIRST_WAIT_S, _LONGEST_WAIT_S = 1.0, 60.0  # between attempts to reach a Chroma server that does not answer
 
 
@@ -216,17 +218,21 @@ class Index:
         with translated_errors(self._parts.workspace):
             if exact := parse_exact(query):
                 return find_exact(exact, k, self._parts, overlays or {})
-            if self._changes is None and not self._store_fault:
-                self._open_store_now()
-            try:
-                return search(query, k, self._parts, overlays or {})
-            except StoreDamaged as error:
-                self._mend_store(error)
-                return search(query, k, self._parts, overlays or {})
+            return self._with_store(lambda: search(query, k, self._parts, overlays or {}))
 
     def words_only(self) -> str:
         """Why searches find by words only for now, fit to show; "" when they find by meaning too."""
         return self._store_fault
+
+    def _with_store(self, find: Callable[[], list[Found]]) -> list[Found]:
+        """What `find` finds; while the store is opened by the watcher, or is damaged: by words only."""
+        if self._changes is None and not self._store_fault:
+            self._open_store_now()
+        try:
+            return find()
+        except StoreDamaged as error:
+            self._mend_store(error)
+            return find()
 
     def _open_store_now(self) -> None:
         with self._storing:
@@ -271,13 +277,7 @@ class Index:
     ) -> list[Candidate]:
         """The `most` best candidates for `query`, best first, not verified; `embedding` is the query's."""
         with translated_errors(self._parts.workspace):
-            if self._changes is None and not self._store_fault:
-                self._open_store_now()
-            try:
-                found = find_candidates(query, self._parts, overlays, embedding)
-            except StoreDamaged as error:
-                self._mend_store(error)
-                found = find_candidates(query, self._parts, overlays, embedding)
+            found = self._with_store(lambda: find_candidates(query, self._parts, overlays, embedding))
         by_id = {candidate.chunk.id: candidate for candidate in found}
         return [by_id[chunk.id] for chunk, _ in rank(query, found)[:most]]
 

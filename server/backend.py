@@ -9,7 +9,6 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, ExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field
 
-from indexer.fleet_settings import FleetSettings
 from indexer.index import IndexState, IndexUnavailable, Progress, UpdateReport
 from indexer.opened import AnyIndex, open_any_index
 from indexer.search import Passage
@@ -22,8 +21,9 @@ from server.base_model import BaseModel, resolve_base_model
 from server.doors import Doors
 from server.engine import end_stale_engines
 from server.generation import Model
+from server.places import group_of_each
 from server.remote import NO_ADAPTER, RemoteServing
-from server.routing import ANSWERING, AdapterChoice, adapters_for, shown_url
+from server.routing import AdapterChoice, adapters_for, shown_url
 from server.serving import Serving
 from server.settings import ServerSettings
 from server.several import SeveralServing
@@ -59,17 +59,13 @@ class IndexKeeper:
 
 @dataclass(frozen=True, slots=True)
 class Backend:
-    """What the HTTP edge needs: `doors` to answer with, the index and the engines to report on.
-
-    `groups`: the group of each repository, "" for none.
-    """
+    """What the HTTP edge needs: `doors` to answer with, the index and the engines to report on."""
 
     workspace: Workspace
     settings: ServerSettings
     keeper: IndexKeeper
     serving: AnyServing
     doors: Doors
-    groups: Mapping[str, str] = field(default_factory=dict)
 
     def index_for(self, asker: Asker) -> AnyIndex:
         """The index as `asker` may read it. Raises `NotReadable`."""
@@ -80,13 +76,13 @@ class Backend:
         """The doors for what `asker` may read: what is not in them does not exist. Raises `NotReadable`."""
         if asker.repositories is None:
             return self.doors
-        choice = adapters_for(self.settings.engine_adapters, self.groups, asker.repositories)
+        choice = _choice(self.keeper.index, self.workspace, self.settings, asker.repositories)
         return _doors(self.index_for(asker), self.serving, self.settings, choice)
 
     def missing(self) -> list[str]:
         """What keeps the backend from being ready; empty when it is."""
         state = self.serving.state
-        engine = "" if state.name in ANSWERING else state.reason
+        engine = "" if state.is_answering else state.reason
         return [reason for reason in (self.keeper.reason, engine) if reason]
 
     def engines(self) -> dict[str, EngineState]:
@@ -108,9 +104,8 @@ async def open_backend(workspace: Workspace, tell: Callable[[str], None]) -> Asy
         keeper, serving = IndexKeeper(index), await _serving(workspace, settings, tell)
         tasks = [asyncio.create_task(_keep_index(keeper)), asyncio.create_task(serving.run())]
         try:
-            groups = _groups(workspace)
-            doors = _doors(index, serving, settings, adapters_for(settings.engine_adapters, groups, None))
-            yield Backend(workspace, settings, keeper, serving, doors, groups)
+            doors = _doors(index, serving, settings, _choice(index, workspace, settings, None))
+            yield Backend(workspace, settings, keeper, serving, doors)
         finally:
             for task in tasks:
                 task.cancel()
@@ -146,15 +141,21 @@ async def _keep_index(keeper: IndexKeeper) -> None:
         await asyncio.Event().wait()
 
 
-def _groups(workspace: Workspace) -> dict[str, str]:
-    """The group of each repository; a workspace that is no fleet is one, called after its folder."""
-    repositories = FleetSettings.read(workspace).repositories
-    return {one.name: one.group for one in repositories} or {workspace.root.name: ""}
+def _choice(
+    index: AnyIndex, workspace: Workspace, settings: ServerSettings, may_read: frozenset[str] | None
+) -> Callable[[], AdapterChoice]:
+    """Which adapter answers who may read `may_read`, by the repositories that there are when it is asked for."""
+    return lambda: adapters_for(settings.engine_adapters, group_of_each(index, workspace), may_read)
 
 
-def _doors(index: AnyIndex, serving: AnyServing, settings: ServerSettings, choice: AdapterChoice) -> Doors:
+def _doors(
+    index: AnyIndex, serving: AnyServing, settings: ServerSettings, choice: Callable[[], AdapterChoice]
+) -> Doors:
+    def adapter_for(passages: Sequence[Passage]) -> str | None:
+        return choice().of(passages)
+
     def borrow(version: str | None) -> AbstractAsyncContextManager[Model]:
-        if version in settings.engine_adapters.values() and version not in choice.adapters.values():
+        if version in settings.engine_adapters.values() and version not in choice().adapters.values():
             raise UnknownAdapter(NO_ADAPTER.format(version))  # as if there were none: its name too tells something
         return serving.borrow(version)
 
@@ -178,7 +179,7 @@ def _doors(index: AnyIndex, serving: AnyServing, settings: ServerSettings, choic
 
     return Doors(
         search, still_there, freshness, borrow, find_named, index.knows, last_changed, commit_of, index.missing,
-        index.words_only, choice.of,
+        index.words_only, adapter_for,
         code_first=is_code_first(settings, serving.base_model), min_groundedness=settings.min_groundedness,
     )  # fmt: skip
 

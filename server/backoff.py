@@ -22,6 +22,11 @@ class EngineState:
     name: str
     reason: str = ""
 
+    @property
+    def is_answering(self) -> bool:
+        """Is a question sent there?"""
+        return self.name in ("ready", "swapping", "degraded")
+
 
 READY = EngineState("ready")
 

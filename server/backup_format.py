@@ -17,6 +17,7 @@ from indexer.quarantine import QUARANTINE_FILE
 from indexer.workspace import SETTINGS_FILE, STATE_FOLDER
 from server.adapter import POINTER
 from server.feedback import FEEDBACK_FILE
+from server.team import TEAM_FILE
 
 FORMAT = 1
 HEAD = "nightschool-backup.json"
@@ -28,7 +29,7 @@ NIGHTS = f"{STATE_FOLDER}/nights"
 GENERATED = f"{STATE_FOLDER}/generated"
 FEEDBACK = f"{STATE_FOLDER}/{FEEDBACK_FILE}"
 POINTER_NAME = f"{ADAPTERS}/{POINTER}"
-TEAM = f"{STATE_FOLDER}/team.json"
+TEAM = f"{STATE_FOLDER}/{TEAM_FILE}"
 # Read whole; each is replaced in one step by whoever writes it.
 SINGLE_FILES = (SETTINGS_FILE, f"{STATE_FOLDER}/{QUARANTINE_FILE}", TEAM)
 PRIVATE = frozenset({TEAM, FEEDBACK})

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from indexer.fleet import FleetIndex
 from indexer.fleet_settings import FleetSettings, RepositorySettings
@@ -14,20 +14,27 @@ from server.team import Places
 
 def places_of(workspace: Workspace) -> Places:
     """What there is by the settings. Raises `BadSettings`."""
-    return _places(workspace, FleetSettings.read(workspace).repositories)
+    return _places(_grouped(workspace, FleetSettings.read(workspace).repositories))
 
 
 def places_in(index: AnyIndex, workspace: Workspace) -> Places:
     """What there is in an index that is open."""
-    return _places(workspace, index.repositories if isinstance(index, FleetIndex) else ())
+    return _places(group_of_each(index, workspace))
 
 
-def _places(workspace: Workspace, repositories: Sequence[RepositorySettings]) -> Places:
+def group_of_each(index: AnyIndex, workspace: Workspace) -> dict[str, str]:
+    """Every repository of an index that is open, and its group, "" for none."""
+    return _grouped(workspace, index.repositories if isinstance(index, FleetIndex) else ())
+
+
+def _grouped(workspace: Workspace, repositories: Sequence[RepositorySettings]) -> dict[str, str]:
     """A workspace that is no fleet is a single repository, of its folder's name."""
-    if not repositories:
-        return Places(frozenset({workspace.root.name}), {})
+    return {one.name: one.group for one in repositories} or {workspace.root.name: ""}
+
+
+def _places(grouped: Mapping[str, str]) -> Places:
     groups: defaultdict[str, set[str]] = defaultdict(set)
-    for repository in repositories:
-        if repository.group:
-            groups[repository.group].add(repository.name)
-    return Places(frozenset(one.name for one in repositories), {name: frozenset(of) for name, of in groups.items()})
+    for name, group in grouped.items():
+        if group:
+            groups[group].add(name)
+    return Places(frozenset(grouped), {name: frozenset(of) for name, of in groups.items()})

@@ -110,9 +110,7 @@ class Reach:
             body["engines"] = {url: asdict(state) for url, state in backend.engines().items()}
         else:
             waits = "the index is being read" if backend.keeper.reason else ""
-            engine = (
-                "" if serving.state.name in ("ready", "swapping", "degraded") else f"the engine: {serving.state.name}"
-            )
+            engine = "" if serving.state.is_answering else f"the engine: {serving.state.name}"
             body["reasons"] = [reason for reason in (waits, engine) if reason]
             body["engine"]["reason"] = ""
             body |= {"workspace": self._name(), "index": {"reason": waits, "words_only": self.doors.words_only()}}

@@ -89,7 +89,7 @@ class RemoteServing:
     async def borrow(self, version: str | None = None) -> AsyncIterator[Engine]:
         """The endpoint, for one answer. Raises `EngineError` while it is down, `UnknownAdapter`."""
         self.check(version)
-        if self.state.name not in ("ready", "degraded"):
+        if not self.state.is_answering:
             raise EngineError(self.state.reason)
         yield self._engine if version in (None, "none") else self._engine.with_adapter(version)
 
@@ -101,7 +101,7 @@ class RemoteServing:
 
     def _note(self, error: GenerationError | None) -> None:
         """How an answer ended. What our own probes meet while it is down is told elsewhere."""
-        if self.state.name not in ("ready", "degraded"):
+        if not self.state.is_answering:
             return
         self._failures = self._failures + 1 if error else 0
         if not error:

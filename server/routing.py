@@ -13,7 +13,6 @@ from server.prompt import Turn
 
 # Of a completion's prompt: what stays the same while an editor writes on below it.
 _OPENING_CHARS = 256
-ANSWERING = ("ready", "swapping", "degraded")
 
 
 def rank_engines(key: str, urls: Iterable[str]) -> list[str]:
@@ -44,7 +43,7 @@ def taken_together(states: Mapping[str, EngineState]) -> EngineState:
     if not down:
         return READY
     reasons = "; ".join(f"{url} ({state.name}): {state.reason}" for url, state in down.items())
-    if any(state.name in ANSWERING for state in states.values()):
+    if any(state.is_answering for state in states.values()):
         return EngineState("degraded", f"{len(down)} of {len(states)} engines are not well: {reasons}")
     return EngineState(next(iter(down.values())).name, f"none of {len(states)} engines answers: {reasons}")
 

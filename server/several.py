@@ -14,7 +14,7 @@ from server.engine import EngineError
 from server.generation import Engine, Finish, GenerationError, GenerationRefused, Sampling
 from server.prompt import Turn
 from server.remote import RemoteServing
-from server.routing import ANSWERING, conversation_key, opening_key, rank_engines, shown_url, taken_together
+from server.routing import conversation_key, opening_key, rank_engines, shown_url, taken_together
 from server.settings import ServerSettings
 
 log = logging.getLogger(__name__)
@@ -37,7 +37,9 @@ class SeveralServing:
     @property
     def base_model(self) -> BaseModel:
         """That of the first which answers."""
-        return next((one for one in self.each.values() if is_answering(one)), next(iter(self.each.values()))).base_model
+        return next(
+            (one for one in self.each.values() if one.state.is_answering), next(iter(self.each.values()))
+        ).base_model
 
     def states(self) -> dict[str, EngineState]:
         """Address, without a password in it -> the state of that engine."""
@@ -52,20 +54,15 @@ class SeveralServing:
         """The engines, for one answer. Raises `EngineError` when none answers, `UnknownAdapter`."""
         for one in self.each.values():
             one.check(version)
-        if not any(map(is_answering, self.each.values())):
+        if not any(one.state.is_answering for one in self.each.values()):
             raise EngineError(self.state.reason)
-        first = next(one for one in self.each.values() if is_answering(one))
+        first = next(one for one in self.each.values() if one.state.is_answering)
         async with first.borrow(version) as engine:
             yield Routed(self, version, engine.adapter, engine.base_model, engine.context_tokens, engine.count_tokens)
 
     async def stop(self) -> None:
         """Close what is open."""
         await asyncio.gather(*(one.stop() for one in self.each.values()))
-
-
-def is_answering(one: RemoteServing) -> bool:
-    """Is a question sent there?"""
-    return one.state.name in ANSWERING
 
 
 @dataclass(slots=True)

@@ -131,7 +131,7 @@ def house(request, tmp_path, scripted, make_git):
     with open_any_index(workspace, IndexerSettings(), TinyEmbedder()) as index:
         index.update()
         serving, settings = Lending(scripted), ServerSettings(feedback=True)
-        doors = _doors(index, serving, settings, adapters_for({}, {}, None))
+        doors = _doors(index, serving, settings, lambda: adapters_for({}, {}, None))
         backend = Backend(workspace, settings, IndexKeeper(index, ""), serving, doors)
         tokens = {
             "owner": read_or_make_token(workspace),

@@ -80,7 +80,7 @@ def http(place, make_backend):
     def make(index):
         token = read_or_make_token(place)
         made = make_backend(index=index)
-        doors = backend_module._doors(index, _Serving(made), made.settings, adapters_for({}, {}, None))
+        doors = backend_module._doors(index, _Serving(made), made.settings, lambda: adapters_for({}, {}, None))
         made = replace(made, workspace=place, doors=replace(doors, borrow=made.doors.borrow))
         transport = httpx.ASGITransport(make_app(made, token), raise_app_exceptions=False)
         headers = {"Authorization": f"Bearer {token}"}
