@@ -16,12 +16,13 @@ import statistics
 import sys
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from math import log2
 from pathlib import Path
 from typing import Any
 
 from indexer.chunking import Chunk
+from indexer.file_rank import FileWeights
 from indexer.index import open_index
 from indexer.parts import Parts
 from indexer.ranking import DEFAULT_WEIGHTS, Candidate, Query, Weights, rank
@@ -130,7 +131,8 @@ OFF = {
     "reexport": 1.0,
     "same_file_decay": 1.0,
 }
-NO_RANK = Weights(**OFF)
+NO_FILE = FileWeights(*[0.0] * len(fields(FileWeights)))
+NO_RANK = Weights(**OFF, file=NO_FILE)
 VARIANTS: dict[str, Variant] = {
     "everything": ranked(),
     "words only, ranked": ranked(dense=False),
@@ -139,6 +141,7 @@ VARIANTS: dict[str, Variant] = {
     "words only, not ranked": ranked(NO_RANK, dense=False),
     "embeddings only, not ranked": ranked(NO_RANK, lexical=False),
     **{f"without {name}": ranked(replace(DEFAULT_WEIGHTS, **{name: value})) for name, value in OFF.items()},
+    "without the files' factors": ranked(replace(DEFAULT_WEIGHTS, file=NO_FILE)),
 }
 
 

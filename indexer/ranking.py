@@ -12,8 +12,9 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from indexer.chunking import Chunk
+from indexer.file_rank import FILE_WEIGHTS, FileWeights, file_factors
 from indexer.places import file_stem, is_aside, is_prose, is_reexport, is_test
-from indexer.tokens import QUALIFIED_NAME, STOPWORDS, query_tokens, tokens
+from indexer.tokens import QUALIFIED_NAME, STOPWORDS, asked_words, query_tokens, tokens, word_tokens
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +28,7 @@ class Candidate:
 
 @dataclass(frozen=True, slots=True)
 class Weights:
-    """The knobs of the rank; 0 (for factors: 1) switches an ingredient off."""
+    """The knobs of the rank; 0 (for factors: 1) switches an ingredient off. `file`: see there."""
 
     dense_share_prose: float = 0.5
     dense_share_symbol: float = 0.2
@@ -39,6 +40,7 @@ class Weights:
     prose: float = 0.25
     reexport: float = 0.6
     same_file_decay: float = 0.3
+    file: FileWeights = FILE_WEIGHTS
 
 
 DEFAULT_WEIGHTS = Weights()
@@ -53,6 +55,16 @@ class Query:
     @cached_property
     def tokens(self) -> list[str]:
         return query_tokens(self.text)
+
+    @cached_property
+    def places(self) -> dict[str, float]:
+        """Where each token stands first: 0 in the first word that says something, below 1 in the last."""
+        words = asked_words(self.text)
+        found: dict[str, float] = {}
+        for number, word in enumerate(words):
+            for token in word_tokens(word):
+                found.setdefault(token, number / len(words))
+        return found
 
     @cached_property
     def is_symbol(self) -> bool:
@@ -99,15 +111,18 @@ def rank(
     query: Query, candidates: Sequence[Candidate], weights: Weights = DEFAULT_WEIGHTS
 ) -> list[tuple[Chunk, float]]:
     """The candidates' chunks, best first, each with its score."""
-    base = _fuse(query, candidates, weights)
+    base = fuse(query, candidates, weights)
     scored = [
         (c.chunk, score * _place_factor(query, c.chunk, weights) * (1 + _name_boost(query, c.chunk, weights)))
         for c, score in zip(candidates, base, strict=True)
     ]
-    return _decay(_cohere(scored, weights), weights)
+    by_path = zip((c.chunk.path for c in candidates), base, strict=True)
+    factors = file_factors(query.places, by_path, weights.file)
+    cohered = _cohere(scored, weights)
+    return _decay([(chunk, score * factors[chunk.path]) for chunk, score in cohered], weights)
 
 
-def _fuse(query: Query, candidates: Sequence[Candidate], weights: Weights) -> list[float]:
+def fuse(query: Query, candidates: Sequence[Candidate], weights: Weights) -> list[float]:
     """Both scores on a scale of 0..1 (by the best of each list), mixed by the kind of query."""
     share = weights.dense_share_symbol if query.is_symbol else weights.dense_share_prose
     best_bm25 = max((c.bm25 for c in candidates), default=0.0) or 1.0

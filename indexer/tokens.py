@@ -44,10 +44,15 @@ def query_tokens(text: str) -> list[str]:
 
     Neighbours count as one word too: "type handler" asks for `TypeHandler` and `type_handler` as well.
     """
-    words = _WORD.findall(text)
-    kept = [word for word in words if word.lower() not in STOPWORDS] or words
+    kept = asked_words(text)
     joined = [_whole(one + two) for one, two in pairwise(kept)]
     return list(dict.fromkeys([*(token for word in kept for token in word_tokens(word)), *joined]))
+
+
+def asked_words(text: str) -> list[str]:
+    """The words of a question, in order, without those that every question has (unless it has no others)."""
+    words = _WORD.findall(text)
+    return [word for word in words if word.lower() not in STOPWORDS] or words
 
 
 _SUFFIXES = (

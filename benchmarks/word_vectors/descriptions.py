@@ -23,11 +23,11 @@ _SAYS_NOTHING = re.compile(
     re.IGNORECASE,
 )
 _SENTENCE = re.compile(r"^(.{12,400}?[.!?])(\s|$)", re.DOTALL)
-_COMMENT = re.compile(
+COMMENT = re.compile(
     r"(?P<block>^[ \t]*/\*\*?(?P<inside>.*?)\*/[ \t]*\n)|(?P<lines>(?:^[ \t]*(?://+!?|#)(?!\!)[^\n]*\n)+)",
     re.DOTALL | re.MULTILINE,
 )
-_DECLARES = re.compile(
+DECLARES = re.compile(
     r"^\s*(?:#\[|@\w+|(?:export|default|public|private|protected|internal|static|async|abstract|final|override|pub"
     r"|unsafe|const|inline|virtual|extern|template|synchronized|fn|func|function|def|class|struct|enum|trait|impl"
     r"|interface|module|type|macro_rules!|let|var|val|object|void|int|bool|[A-Z]\w*(?:<[^>]*>)?)\b"
@@ -41,10 +41,14 @@ _NAME = re.compile(
 
 def described(path: str, text: str) -> Iterator[Described]:
     """What is described in the file `path` with this text; nothing for tests, copies and what is generated."""
-    suffix = PurePath(path).suffix
-    longest = max(map(len, text.split("\n")))
-    if suffix in LANGUAGES and not _ASIDE.search(path) and len(text) < 400_000 and longest <= 2_000:
-        yield from _in_python(text) if suffix == ".py" else _below_comments(text)
+    if is_described(path, text):
+        yield from _in_python(text) if path.endswith(".py") else _below_comments(text)
+
+
+def is_described(path: str, text: str) -> bool:
+    """Whether the file is in a language that we read, somebody's own, and written by hand."""
+    is_read = PurePath(path).suffix in LANGUAGES and not _ASIDE.search(path)
+    return is_read and len(text) < 400_000 and max(map(len, text.split("\n"))) <= 2_000
 
 
 def _in_python(text: str) -> Iterator[Described]:
@@ -70,25 +74,25 @@ def _documented(parent: ast.AST, lines: list[str], names: tuple[str, ...]) -> It
 
 
 def _below_comments(text: str) -> Iterator[Described]:
-    for comment in _COMMENT.finditer(text):
+    for comment in COMMENT.finditer(text):
         rest = text[comment.end() : comment.end() + 4_000].split("\n")
-        if not _DECLARES.match(rest[0]):
+        if not DECLARES.match(rest[0]):
             continue
-        sentence = first_sentence(_words_of(comment["inside"] or comment["lines"] or ""))
-        code = "\n".join(_declaration(rest))
+        sentence = first_sentence(words_of(comment["inside"] or comment["lines"] or ""))
+        code = "\n".join(declaration(rest))
         if sentence and len(code) > 60:
             name = _NAME.search(rest[0])
             yield sentence, (name and (name[1] or name[2])) or "", code
 
 
-def _words_of(comment: str) -> str:
+def words_of(comment: str) -> str:
     """A comment without its marks, its tags, and all that follows the first paragraph."""
     plain = "\n".join(re.sub(r"^\s*(?:\*|//+!?|#+)\s?", "", line) for line in comment.split("\n"))
     first = re.split(r"\n\s*@\w+|\n\s*\n|<p>|\n\s*#? *Example", plain)[0]
     return re.sub(r"\{@\w+\s+([^}]*)\}|<[^>]+>", lambda tag: tag[1] or "", first)
 
 
-def _declaration(lines: list[str]) -> list[str]:
+def declaration(lines: list[str]) -> list[str]:
     """The lines up to where the block of the first one closes, or the next description begins."""
     indent = _indent(lines[0])
     taken = [lines[0]]
