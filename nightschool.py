@@ -304,7 +304,7 @@ def _lines(query: str | None) -> Iterator[str]:
             yield line.rstrip("\n")
 
 
-# Help lists them in this order, after those above: what one user does, then the nights, then what an admin does.
+# Help lists commands in this order after those above, then the groups: what one user does, the nights, an admin.
 app.command()(demo)
 app.command("ui")(open_page)
 app.command()(mcp)
