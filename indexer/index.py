@@ -19,7 +19,7 @@ from indexer.chunking import Chunk
 from indexer.embedding import Embedder, find_embedder
 from indexer.exact import find_exact, parse_exact
 from indexer.explain import explain
-from indexer.git import count_dirty_files, day_of_last_change, head_commit
+from indexer.git import commit_and_dirty, day_of_last_change, head_commit
 from indexer.lexical import LexicalDamaged
 from indexer.lines import cut_lines
 from indexer.lock import IndexUnavailable, NotReadable, own_folder
@@ -312,8 +312,7 @@ class Index:
         with translated_errors(self._parts.workspace):
             files, chunks = catalogue.count()
             waiting_chunks = catalogue.waiting(Target.STORE)
-            commit = head_commit(root) if with_git else None
-            dirty = count_dirty_files(root) if commit else 0
+            commit, dirty = commit_and_dirty(root) if with_git else (None, 0)
         waiting_files = self._unread_files + (self._changes.pending() if self._changes else 0)
         return IndexState(
             commit, dirty, files, chunks, waiting_files, waiting_chunks, self._seconds_behind(waiting_files)
