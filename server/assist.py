@@ -292,6 +292,12 @@ async def _measure_words(course: _Course) -> Groundedness:
     return measured
 
 
+async def _measure_whole(course: _Course, text: str) -> Groundedness:
+    if course.measured is not None and text == course.written:
+        return course.measured
+    return await _measure(course, text)
+
+
 async def _measure(course: _Course, text: str) -> Groundedness:
     passages, doors = course.found.passages, course.doors
     knows = doors.knows if course.has_index else lambda name: True
@@ -309,11 +315,11 @@ async def _finish(course: _Course) -> Done:
     if text and passages and not numbers:
         numbers = standing_behind(text, passages)
         course.note("The model marked no source; the citations are the passages that share its words.")
-    freshness = await course.doors.freshness()
+    freshness, whole = await asyncio.gather(course.doors.freshness(), _measure_whole(course, text))
     cited_in = {passages[n - 1].repository for n in numbers}
     commits = {name: await course.doors.commit_of(name) if name else freshness.commit or "" for name in cited_in}
     citations = check(numbers, passages, commits, course.doors.still_there)
-    _note_doubts(course, citations, whole := await _measure(course, text))
+    _note_doubts(course, citations, whole)
     course.mark("total")
     return Done(
         text,

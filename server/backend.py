@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, ExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field
+from typing import TypeVar
 
-from indexer.index import IndexState, IndexUnavailable, Progress, UpdateReport
+from indexer.index import IndexUnavailable, Progress, UpdateReport
 from indexer.opened import AnyIndex, open_any_index
 from indexer.search import Passage
 from indexer.settings import IndexerSettings
@@ -29,6 +30,7 @@ from server.settings import ServerSettings
 from server.several import SeveralServing
 
 log = logging.getLogger(__name__)
+T = TypeVar("T")
 # Below it a model's words are more often wrong than the quoted code: benchmarks/answers.md.
 TRUSTED_FROM = 1_000_000_000  # parameters
 
@@ -162,9 +164,6 @@ def _doors(
     async def search(query: str, k: int, overlays: Mapping[str, str]) -> Sequence[Passage]:
         return await asyncio.to_thread(index.search, query, k, overlays)
 
-    async def freshness() -> IndexState:
-        return await asyncio.to_thread(index.state)
-
     def still_there(passage: Passage) -> bool:
         return index.is_current(passage.path, passage.start_line, passage.end_line, passage.sha256)
 
@@ -178,10 +177,33 @@ def _doors(
         return await asyncio.to_thread(index.commit_of, repository)
 
     return Doors(
-        search, still_there, freshness, borrow, find_named, index.knows, last_changed, commit_of, index.missing,
-        index.words_only, adapter_for,
+        search, still_there, shared(index.state), borrow, find_named, index.knows, last_changed, commit_of,
+        index.missing, index.words_only, adapter_for,
         code_first=is_code_first(settings, serving.base_model), min_groundedness=settings.min_groundedness,
     )  # fmt: skip
+
+
+def shared(look: Callable[[], T]) -> Callable[[], Awaitable[T]]:
+    """`look` in a thread, once for all who ask before it begins; while one runs, who asks gets the next.
+
+    Answers of one batch end together, and each wants to know what git says: a process of some 10 ms.
+    """
+    one_at_a_time = asyncio.Lock()
+    next_look: asyncio.Task[T] | None = None
+
+    async def run() -> T:
+        nonlocal next_look
+        async with one_at_a_time:
+            next_look = None
+            return await asyncio.to_thread(look)
+
+    async def asked() -> T:
+        nonlocal next_look
+        if next_look is None:
+            next_look = asyncio.create_task(run())
+        return await asyncio.shield(next_look)  # who leaves does not take it from the others
+
+    return asked
 
 
 def is_code_first(settings: ServerSettings, base_model: BaseModel) -> bool:
