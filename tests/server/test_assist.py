@@ -1,5 +1,6 @@
 """The answering path: events as they happen, honest about what is missing."""
 
+import asyncio
 from contextlib import aclosing
 from dataclasses import replace
 
@@ -67,6 +68,17 @@ async def test_a_reader_that_leaves_stops_the_model(scripted, doors, passage):
         async for _ in stream:
             break
     assert model.stopped == 1
+
+
+@pytest.mark.parametrize("retrieval", [True, False])
+async def test_the_first_token_is_shown_before_the_second_is_written(scripted, doors, passage, retrieval):
+    may_go_on = asyncio.Event()
+    model = scripted(["The", may_go_on, " rest."])
+    async with aclosing(answer(Question("q?"), Wish(retrieval), doors(model, [passage()]))) as stream:
+        async with asyncio.timeout(10):
+            assert await anext(stream) == Text("The")
+        may_go_on.set()
+        assert told([event async for event in stream]) == " rest."
 
 
 async def test_without_retrieval_nothing_is_searched(scripted, doors):
