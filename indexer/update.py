@@ -42,6 +42,10 @@ class Progress:
 Tell = Callable[[Progress], None]
 
 
+def say_nothing(progress: Progress) -> None:
+    """Nobody wants to know."""
+
+
 @dataclass
 class Tally:
     """What one update found and did."""

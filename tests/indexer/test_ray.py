@@ -270,7 +270,7 @@ def test_what_reads_alike_in_two_repositories_is_asked_for_once(tmp_path: Path, 
 
 def test_rays_own_client_address_works_too(tree: Workspace, cluster: Cluster, tmp_path: Path):
     with open_index(tree, IndexerSettings(), NoBulk()) as index:
-        index._read(None)
+        index.prepare()
         wanted = find_missing([index._parts], 1_000)[:4]
     kept: list[str] = []
 
