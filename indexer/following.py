@@ -70,7 +70,7 @@ class Following:
             self._unread_files, self._behind_since = len(paths or [""]), time.monotonic()
             try:
                 with translated_errors(self._parts.workspace):
-                    self._reading.read(paths)
+                    self._reading.show(paths)
             except IndexUnavailable as error:
                 log.error("the tree changed but cannot be read: %s", error)
             self._unread_files = 0
@@ -83,6 +83,7 @@ class Following:
             storing.work.clear()
             try:
                 with translated_errors(self._parts.workspace):
+                    self._reading.settle()  # here: it waits for the disk, and the next save must not
                     storing.open_now()
                     storing.store_all()
             except IndexUnavailable as error:

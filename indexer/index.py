@@ -17,21 +17,22 @@ from indexer.exact import find_exact, parse_exact
 from indexer.explain import explain
 from indexer.following import Following
 from indexer.git import count_dirty_files, day_of_last_change, head_commit
+from indexer.lexical import Weights
 from indexer.lines import cut_lines
 from indexer.lock import IndexUnavailable, NotReadable, own_folder
 from indexer.missing import embed_missing
 from indexer.named import find_named, is_known
 from indexer.opening import close_parts, index_folder, open_parts, translated_errors
-from indexer.overlays import WordCounts
 from indexer.parts import Parts
 from indexer.ranking import Candidate, Query, rank
 from indexer.reading import Reading
 from indexer.reports import IndexState, UpdateReport
-from indexer.search import CurrentTexts, Passage, find_candidates, search, verify
+from indexer.search import CurrentTexts, Hits, Passage, find_hits, read_candidates, search, verify
 from indexer.settings import IndexerSettings
 from indexer.storing import Storing
 from indexer.update import Progress, say_nothing
 from indexer.watch import POLL_S
+from indexer.word_counts import WordCounts
 from indexer.workspace import Workspace
 
 __all__ = ["Index", "IndexState", "IndexUnavailable", "NotReadable", "Progress", "UpdateReport", "open_index"]
@@ -59,6 +60,10 @@ class Index:
         self._parts = parts
         self._reading, self._storing = Reading(parts), Storing(parts)
         self._following = Following(parts, self._reading, self._storing)
+
+    @property
+    def workspace(self) -> Workspace:
+        return self._parts.workspace
 
     # Bringing it up to date
 
@@ -98,12 +103,18 @@ class Index:
         """Why searches find by words only for now, fit to show; "" when they find by meaning too."""
         return self._storing.fault
 
-    def candidates(
-        self, query: Query, most: int, overlays: Mapping[str, str], embedding: NDArray[np.float32]
-    ) -> list[Candidate]:
-        """The `most` best candidates for `query`, best first, not verified; `embedding` is the query's."""
+    def hits(self, query: Query, weights: Weights, embedding: NDArray[np.float32]) -> Hits:
+        """What the searches find; `weights`: see `LexicalIndex.candidates`, `embedding` is the query's."""
         with translated_errors(self._parts.workspace):
-            found = self._storing.with_store(lambda: find_candidates(query, self._parts, overlays, embedding))
+            return self._storing.with_store(lambda: find_hits(query, self._parts, embedding, weights))
+
+    def candidates(
+        self, query: Query, hits: Hits, most: int, overlays: Mapping[str, str], every: WordCounts
+    ) -> list[Candidate]:
+        """The `most` best candidates of these hits and of what defines a name that is asked for, best first, not
+        verified; open buffers are weighed by the words of `every` index."""
+        with translated_errors(self._parts.workspace):
+            found = read_candidates(query, hits, self._parts, overlays, every)
         by_id = {candidate.chunk.id: candidate for candidate in found}
         return [by_id[chunk.id] for chunk, _ in rank(query, found)[:most]]
 

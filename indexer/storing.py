@@ -79,7 +79,7 @@ class Storing:
             old.delete()
             old.close()
 
-    def with_store(self, find: Callable[[], list[Found]]) -> list[Found]:
+    def with_store(self, find: Callable[[], Found]) -> Found:
         """What `find` finds; while the store is opened by the watcher, or is damaged: by words only."""
         if not self.is_watched and not self.fault:
             self.open_now()
