@@ -10,7 +10,7 @@ from indexer.chunking import Chunk
 from indexer.places import is_core
 from indexer.word_counts import Frequencies, WordCounts, bm25_of, frequencies
 
-MOST = 100  # chunks: scoring them takes a query 1 ms
+MOST = 100  # chunks: scoring them takes a query 0.6 ms
 
 
 @dataclass(frozen=True, slots=True)
