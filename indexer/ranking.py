@@ -9,7 +9,7 @@ import re
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 
 from indexer.chunking import Chunk
 from indexer.places import file_stem, is_aside, is_prose, is_reexport, is_test
@@ -53,6 +53,10 @@ class Query:
     @cached_property
     def tokens(self) -> list[str]:
         return query_tokens(self.text)
+
+    @cached_property
+    def asked(self) -> frozenset[str]:
+        return frozenset(self.tokens)
 
     @cached_property
     def is_symbol(self) -> bool:
@@ -136,15 +140,21 @@ def _place_factor(query: Query, chunk: Chunk, weights: Weights) -> float:
 
 def _name_boost(query: Query, chunk: Chunk, weights: Weights) -> float:
     """How well the names that the chunk defines, and its file's own, answer to the words of the query."""
-    last_names = {name.rsplit(".", 1)[-1].lower() for name in chunk.defines}
-    is_defined = weights.definition * bool(last_names & query.names)
-    return is_defined + weights.stem_path * _covered(file_stem(chunk.path), set(query.tokens))
+    is_defined = 0.0
+    if query.names:
+        last_names = {name.rsplit(".", 1)[-1].lower() for name in chunk.defines}
+        is_defined = weights.definition * bool(last_names & query.names)
+    return is_defined + weights.stem_path * _covered(_stem_tokens(chunk.path), query.asked)
 
 
-def _covered(name: str, asked: set[str]) -> float:
+def _covered(named: frozenset[str], asked: frozenset[str]) -> float:
     """The share of a name's tokens that the query has."""
-    named = set(tokens(name))
     return len(named & asked) / len(named) if named else 0.0
+
+
+@lru_cache(maxsize=50_000)
+def _stem_tokens(path: str) -> frozenset[str]:
+    return frozenset(tokens(file_stem(path)))
 
 
 def _cohere(scored: list[tuple[Chunk, float]], weights: Weights) -> list[tuple[Chunk, float]]:

@@ -50,8 +50,8 @@ def over(workspace: Workspace, embedder):
 
 @pytest.fixture
 def retry_at_once(monkeypatch):
-    monkeypatch.setattr("indexer.index._FIRST_WAIT_S", 0.05)
-    monkeypatch.setattr("indexer.index._LONGEST_WAIT_S", 0.05)
+    monkeypatch.setattr("indexer.following._FIRST_WAIT_S", 0.05)
+    monkeypatch.setattr("indexer.following._LONGEST_WAIT_S", 0.05)
 
 
 def test_what_is_indexed_over_a_server_is_found_and_stays_there(workspace, chroma, over):
