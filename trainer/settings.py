@@ -46,6 +46,9 @@ class TrainerSettings(SectionSettings):
     row_tokens: int | None = Field(None, ge=64, description="capacity of a packed row; tokens; unset: the preset's")
     rows_per_step: int | None = Field(None, ge=1, description="effective batch; rows; unset: the preset's")
     example_tokens: int | None = Field(None, ge=128, description="longest example; tokens; unset: the preset's")
+    raw_tokens: int | None = Field(
+        None, ge=64, description="pieces and rows of code and other raw text; tokens; unset: the preset's"
+    )
     chat_share: float | None = Field(
         None, ge=0, le=1, description="conversations as a share of the raw tokens of a run; unset: the preset's"
     )
@@ -161,4 +164,5 @@ class TrainerSettings(SectionSettings):
             rows_per_step=self.rows_per_step,
             example_tokens=self.example_tokens,
             chat_share=self.chat_share,
+            raw_tokens=self.raw_tokens,
         )
