@@ -56,7 +56,7 @@ def test_the_holes_of_a_python_file_are_its_bodies_without_their_docstrings() ->
     assert holes[0].body == "        # before tax\n        return sum(prices) + self.fee"
     assert '"""The sum."""\n        raise NotImplementedError\n\n' in holes[0].failing()
     assert (
-        holes[0].prompt("x\n") == "x\n- File: shop/basket.py\nContent:\n" + PYTHON[: PYTHON.index("        # before")]
+        holes[0].prompt("x\n") == "x\n- File: shop/basket.py\nContent:\n" + PYTHON[: PYTHON.index("\n        # before")]
     )
 
 
@@ -80,10 +80,11 @@ def test_a_body_in_braces_ends_where_its_block_does(language: str, text: str, bo
 def test_what_a_model_writes_after_the_body_is_cut_off() -> None:
     hole = next(find_holes("a.py", PYTHON, "python"))
     written = (
-        "        fee = (\n            1\n        )\n\n        return fee\n\n    def other(self):\n        return 1\n"
+        "\n        fee = (\n            1\n        )\n\n        return fee\n\n    def other(self):\n        return 1\n"
     )
     assert written_body(hole, written) == "        fee = (\n            1\n        )\n\n        return fee"
-    assert written_body(hole, "return 1\n") == ""
+    assert written_body(hole, "\nreturn 1\n") == ""
+    assert written_body(hole, "        return 1") == "", "that is the line before the body"
     assert written_body(hole, "") == ""
 
 
@@ -118,9 +119,9 @@ def test_only_functions_that_the_tests_see_are_holes_and_newer_ones_come_first(s
 
 def test_what_each_arm_wrote_is_proved_by_the_tests(shop: OwnTests, tmp_path: Path) -> None:
     filling = choose(shop)
-    right = ["    return 20", "    return price + price\n\n\ndef more():\n    pass\n"]
-    wrong = ["    while True:\n        pass", "    return price"]
-    own = [hole.body for hole in filling.holes]
+    right = ["\n    return 20", "\n    return price + price\n\n\ndef more():\n    pass\n"]
+    wrong = ["\n    while True:\n        pass", "\n    return price"]
+    own = [f"\n{hole.body}" for hole in filling.holes]
     filled = fill(shop, filling, base=["", "no body"], candidate=right, service=wrong, own=own)
     assert {arm: filled.of(arm, True) for arm in filled.passed} == {
         "base": (0, 2), "candidate": (2, 2), "service": (0, 2), "own": (2, 2),
@@ -137,7 +138,9 @@ def test_what_each_arm_wrote_is_proved_by_the_tests(shop: OwnTests, tmp_path: Pa
 def test_when_the_time_is_used_a_hole_counts_for_no_arm(shop: OwnTests) -> None:
     filling = choose(shop)
     short = OwnTests(shop.root, shop.commit, shop.command, 1e-9, shop.kept)
-    filled = fill(short, filling, base=["    return 1", "    return 1"], candidate=["    return 20", "    return 2"])
+    filled = fill(
+        short, filling, base=["\n    return 1", "\n    return 1"], candidate=["\n    return 20", "\n    return 2"]
+    )
     assert filled.of("candidate", True) is None
     assert "minutes were used after 0 of 2 holes" in filled.said
 
