@@ -9,7 +9,6 @@ from __future__ import annotations
 import base64
 import json
 import os
-import signal
 import socket
 import subprocess
 import sys
@@ -24,6 +23,7 @@ from typing import IO, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from indexer.child import end_group
 from indexer.settings import IndexerSettings
 
 LISTENS_WITHIN_S = 10.0
@@ -148,7 +148,7 @@ def _pipeline(job: dict[str, Any], log_file: Path) -> Iterator[Iterator[dict[str
         yield _events(process, job, process.stdin, process.stdout, log_file)
     finally:
         process.stdout.close()
-        _end_group(process)
+        end_group(process)
 
 
 def _events(
@@ -200,17 +200,6 @@ def _why_silent(address: str, log_file: Path) -> str:
     if "InvalidAuthToken" in log_file.read_text(errors="replace")[-500:]:
         return f"the Ray cluster at {address} wants another token: set RAY_AUTH_TOKEN, or keep it in ~/.ray/auth_token"
     return f"what listens at {address} does not answer as a Ray cluster does: is it one?"
-
-
-def _end_group(process: subprocess.Popen[str]) -> None:
-    try:
-        os.killpg(process.pid, signal.SIGTERM)
-        process.wait(10)
-    except ProcessLookupError:
-        pass
-    except subprocess.TimeoutExpired:
-        os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
 
 
 def _environment() -> dict[str, str]:

@@ -48,6 +48,11 @@ class Workspace:
         return self.state / "logs"
 
     @property
+    def night_lock(self) -> Path:
+        """Held by a night, a sweep or a restore while it works here."""
+        return self.state / "night.lock"
+
+    @property
     def settings_file(self) -> Path:
         return (self.settings_folder or self.root) / SETTINGS_FILE
 

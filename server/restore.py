@@ -101,7 +101,7 @@ def _tidy(folder: Path) -> None:
 def _alone(workspace: Workspace) -> Iterator[None]:
     """While no backend, night or other restore is at work here, nor begins."""
     try:
-        with own_folder(index_folder(workspace)), (workspace.state / "night.lock").open("a") as night:
+        with own_folder(index_folder(workspace)), workspace.night_lock.open("a") as night:
             fcntl.lockf(night, fcntl.LOCK_EX | fcntl.LOCK_NB)
             yield
     except IndexUnavailable as error:

@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import Protocol
 
 import trainer
+from indexer.child import end_group
 from trainer.job import Failed, Finished, TrainingError, TrainingEvent, line_to_event
 
 LOG_NAME = "training.log"
-_END_TIMEOUT_S = 10.0
 
 
 class Job(Protocol):
@@ -75,19 +75,9 @@ def _started(command: Sequence[str], run: Path) -> Iterator[subprocess.Popen[str
         try:
             yield process
         finally:
-            _end(process)
-
-
-def _end(process: subprocess.Popen[str]) -> None:
-    if process.poll() is None:
-        os.killpg(process.pid, signal.SIGTERM)
-        try:
-            process.wait(_END_TIMEOUT_S)
-        except subprocess.TimeoutExpired:
-            os.killpg(process.pid, signal.SIGKILL)
-    if process.stdout:
-        process.stdout.close()
-    process.wait()
+            end_group(process)
+            assert process.stdout
+            process.stdout.close()
 
 
 def _environment(run: Path) -> dict[str, str]:
