@@ -139,7 +139,10 @@ def _pipeline(job: dict[str, Any], log_file: Path) -> Iterator[Iterator[dict[str
     """The events of the process that runs Ray. Whatever ends the reading of them ends that process and its group."""
     with log_file.open("ab") as log:
         process = subprocess.Popen(
-            [sys.executable, "-m", "indexer.ray_pipeline"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log,
+            # Not with -P: Ray's workers get the path of this process. In our own folder, never in the repository.
+            [sys.executable, "-m", "indexer.ray_pipeline"],
+            cwd=Path(__file__).resolve().parent.parent,
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log,
             text=True, encoding="utf-8", start_new_session=True, env=_environment(),
         )  # fmt: skip
     assert process.stdin

@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 import numpy as np
 from numpy.typing import NDArray
 
+from indexer.chroma_server import ChromaServer
 from indexer.chunking import CHUNKER_VERSION, Chunk
 from indexer.nearest import Nearest
 
@@ -23,7 +24,8 @@ _HNSW = {"space": "cosine", "ef_construction": 200, "ef_search": 300, "max_neigh
 _MAX_BATCH = 500  # Chroma takes 5,461; smaller ones let searches in between
 _CONNECT_TIMEOUT_S, _ANSWER_TIMEOUT_S = 3.0, 15.0  # of a server: a batch takes it under a second
 # What chromadb's client asks when it is made, where it waits for ever: so we ask it before, with a limit.
-_ASKED_FIRST = ("heartbeat", "auth/identity", "tenants/default_tenant/databases/default_database")
+_ASKED_FIRST = ("heartbeat", "auth/identity", "tenants/{tenant}/databases/{database}")
+_KEY = "[indexer] chroma_key_file says which to send"
 # Chunks: up to here the embeddings of an embedded Chroma are held in memory too (1 MB) and looked through one by one,
 # which finds all, in 0.02 ms of CPU for 100 and 0.06 for 1,000. For 4,000 it is 4.2 on a loaded machine (numpy's
 # threads wait for each other), as much as Chroma takes for 100,000.
@@ -177,52 +179,77 @@ def _one_line(error: BaseException) -> str:
     return f"{type(error).__name__}: {said}" if said else type(error).__name__
 
 
-def open_collection(folder: Path, address: str, name: str) -> Store:
-    """The collection `name` of an embedded Chroma in `folder`, or of the server at `address`."""
-    client = open_client(folder, address)
+def open_collection(folder: Path, server: ChromaServer | None, name: str) -> Store:
+    """The collection `name` of an embedded Chroma in `folder`, or of `server`."""
+    client = open_client(folder, server)
     try:
-        return Store(client, name, is_ours=not address)
+        return Store(client, name, is_ours=server is None)
     except StoreDamaged:
         _end_systems(_systems_of_clients.pop(client._identifier, ()))
         raise
 
 
-def open_client(folder: Path, address: str) -> Any:
-    """An embedded Chroma in `folder`, or with `address` (http://host:port) a client of that server."""
+def open_client(folder: Path, server: ChromaServer | None) -> Any:
+    """An embedded Chroma in `folder`, or a client of `server`."""
     import chromadb  # heavy: 1 s
     from chromadb.config import Settings
 
     quiet = Settings(anonymized_telemetry=False)
     try:
-        if not address:
+        if server is None:
             return chromadb.PersistentClient(str(folder), settings=quiet)
-        return _server_client(address, quiet)
+        return _server_client(server, quiet)
     except BaseException as error:
-        if isinstance(error, KeyboardInterrupt | SystemExit | MemoryError):
+        if isinstance(error, KeyboardInterrupt | SystemExit | MemoryError | StoreDamaged):
             raise
-        raise StoreDamaged(f"Chroma at {address or folder} cannot be opened: {_one_line(error)}") from error
+        where = server.address if server else folder
+        raise StoreDamaged(f"Chroma at {where} cannot be opened: {_one_line(error)}") from error
 
 
-def _server_client(address: str, quiet: Any) -> Any:
+def knock(server: ChromaServer) -> None:
+    """Ask what chromadb's client will ask, with a limit. Raises `StoreDamaged` when it does not answer or refuses."""
+    import httpx
+
+    base, headers = f"{server.address.rstrip('/')}/api/v2/", dict(server.headers)
+    wait = httpx.Timeout(_ANSWER_TIMEOUT_S, connect=_CONNECT_TIMEOUT_S)
+    try:
+        with httpx.Client(base_url=base, headers=headers, timeout=wait, trust_env=False) as first:
+            for path in _ASKED_FIRST:
+                answer = first.get(path.format(tenant=server.tenant, database=server.database))
+                if answer.status_code in (401, 403):
+                    key = "our key" if headers else "who has no key"
+                    raise StoreDamaged(f"Chroma at {server.address} refuses {key} ({answer.status_code}): {_KEY}")
+                answer.raise_for_status()
+    except (httpx.HTTPError, httpx.InvalidURL) as error:
+        raise StoreDamaged(f"Chroma at {server.address} cannot be opened: {_one_line(error)}") from error
+
+
+def _server_client(server: ChromaServer, quiet: Any) -> Any:
     import chromadb
     import httpx
     from chromadb.api.shared_system_client import SharedSystemClient
 
-    wait = httpx.Timeout(_ANSWER_TIMEOUT_S, connect=_CONNECT_TIMEOUT_S)
-    with httpx.Client(base_url=f"{address.rstrip('/')}/api/v2/", timeout=wait, trust_env=False) as first:
-        for path in _ASKED_FIRST:
-            first.get(path).raise_for_status()
-    url = urlsplit(address)
+    knock(server)
+    url = urlsplit(server.address)
     port = url.port or (443 if url.scheme == "https" else 8000)
     with _creating:
         systems = SharedSystemClient._identifier_to_system
         before = set(systems)
         try:
-            client = chromadb.HttpClient(url.hostname or "", port, ssl=url.scheme == "https", settings=quiet)
+            client = chromadb.HttpClient(
+                url.hostname or "",
+                port,
+                ssl=url.scheme == "https",
+                headers=dict(server.headers),
+                settings=quiet,
+                tenant=server.tenant,
+                database=server.database,
+            )
         except BaseException:
             _end_systems(systems.keys() - before)
             raise
         _systems_of_clients[client._identifier] = systems.keys() - before
+    wait = httpx.Timeout(_ANSWER_TIMEOUT_S, connect=_CONNECT_TIMEOUT_S)
     client._server._session.timeout = wait  # no setting of chromadb 1.5.9 says it
     return client
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 STATE_FOLDER = ".nightschool"
 SETTINGS_FILE = "nightschool.toml"
+NIGHT_LOCK = "night.lock"
 
 
 class NotAWorkspace(Exception):
@@ -50,7 +51,7 @@ class Workspace:
     @property
     def night_lock(self) -> Path:
         """Held by a night, a sweep or a restore while it works here."""
-        return self.state / "night.lock"
+        return self.state / NIGHT_LOCK
 
     @property
     def settings_file(self) -> Path:

@@ -175,7 +175,7 @@ async def answer(question: Question, wish: Wish, doors: Doors) -> AsyncGenerator
 
 
 async def _search(course: _Course) -> AsyncGenerator[Notice]:
-    before = course.doors.words_only()
+    before, waits = course.doors.words_only(), course.doors.not_read()
     try:
         course.found = await retrieve(course.question, course.wish.passages, course.doors)
     except IndexUnavailable as error:
@@ -187,7 +187,9 @@ async def _search(course: _Course) -> AsyncGenerator[Notice]:
             yield course.note(f"Searched by words only: {fault}.")
         for missing in course.doors.missing():
             yield course.note(f"Not asked: {missing}")
-        if not course.found.passages:
+        if waits:
+            yield course.note(f"Not all of the code is read yet ({waits}): ask again in a moment.")
+        elif not course.found.passages:
             yield course.note("Nothing in the index matches the question.")
         elif course.found.unknown and course.found.is_enough:
             yield course.note(f"Nowhere in the index: {_named(course.found.unknown)}.")
@@ -242,7 +244,8 @@ async def _checked_words(model: Model, course: _Course) -> AsyncGenerator[Answer
 
 async def _without_model(course: _Course, error: EngineError) -> AsyncGenerator[AnswerEvent]:
     what = "lines of code that answer best" if course.quotes else "passages found"
-    yield course.note(f"No model answers now ({error}). These are the {what}.")
+    shown = f" These are the {what}." if course.found.passages else ""
+    yield course.note(f"No model answers now ({error}).{shown}")
     if course.quotes and not course.has_quoted:
         yield course.quote()
 

@@ -7,7 +7,7 @@ import logging
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, ExitStack, asynccontextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
 from indexer.index import IndexUnavailable, Progress, UpdateReport
@@ -31,6 +31,7 @@ from server.several import SeveralServing
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
+BEING_READ = "the index is being read"
 # Below it a model's words are more often wrong than the quoted code: benchmarks/answers.md.
 TRUSTED_FROM = 1_000_000_000  # parameters
 
@@ -42,7 +43,7 @@ class IndexKeeper:
     """The index of a backend: open, brought up to date, then watched. `reason` says what is missing, or is ""."""
 
     index: AnyIndex
-    reason: str = "the index is being read"
+    reason: str = BEING_READ
     progress: Progress | None = None
     _updating: threading.Lock = field(default_factory=threading.Lock)
 
@@ -79,7 +80,9 @@ class Backend:
         if asker.repositories is None:
             return self.doors
         choice = _choice(self.keeper.index, self.workspace, self.settings, asker.repositories)
-        return _doors(self.index_for(asker), self.serving, self.settings, choice)
+        doors = _doors(self.index_for(asker), self.serving, self.settings, choice)
+        # How many files there are is not for who may not read all of them.
+        return replace(doors, not_read=lambda: BEING_READ if self.keeper.reason else "")
 
     def missing(self) -> list[str]:
         """What keeps the backend from being ready; empty when it is."""
@@ -107,6 +110,7 @@ async def open_backend(workspace: Workspace, tell: Callable[[str], None]) -> Asy
         tasks = [asyncio.create_task(_keep_index(keeper)), asyncio.create_task(serving.run())]
         try:
             doors = _doors(index, serving, settings, _choice(index, workspace, settings, None))
+            doors = replace(doors, not_read=lambda: keeper.reason)
             yield Backend(workspace, settings, keeper, serving, doors)
         finally:
             for task in tasks:

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from indexer.chroma_server import ChromaServer
 from indexer.index import Index, open_index
 from indexer.settings import IndexerSettings
 from indexer.store import Store, open_client
@@ -347,7 +348,7 @@ def test_another_embedder_gets_a_collection_of_its_own_and_the_old_one_goes(work
 
 
 def test_a_collection_that_is_gone_can_be_deleted_again(chroma, tmp_path):
-    store = Store(open_client(tmp_path, chroma.address), "some-collection")
+    store = Store(open_client(tmp_path, ChromaServer(chroma.address)), "some-collection")
     store.delete()
     store.delete()
     store.close()

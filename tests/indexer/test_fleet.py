@@ -189,7 +189,7 @@ def test_removing_a_repository_touches_no_other(three, settle, place, opened):
         assert names == kept | {"chroma"}
         from indexer.store import collection_names, open_client
 
-        assert len(collection_names(open_client(client.chroma, ""))) == 2
+        assert len(collection_names(open_client(client.chroma, None))) == 2
     assert three["mail"].is_dir()
 
 

@@ -57,6 +57,15 @@ async def test_without_an_engine_it_gives_the_passages_and_says_so(doors, passag
     assert done.notices == ("No model answers now (it is starting). These are the passages found.",)
 
 
+async def test_while_the_tree_is_read_the_answer_says_so_and_not_that_nothing_matches(scripted, doors):
+    waiting = replace(doors(EngineError("it is starting"), []), not_read=lambda: "indexing words: 3 of 403")
+    done = (await events(Question("q?"), Wish(), waiting))[-1]
+    assert done.notices == (
+        "Not all of the code is read yet (indexing words: 3 of 403): ask again in a moment.",
+        "No model answers now (it is starting).",
+    )
+
+
 async def test_a_failed_generation_is_the_callers_to_show(scripted, doors, passage):
     with pytest.raises(GenerationError, match="broke off"):
         await events(Question("q?"), Wish(), doors(scripted(["it ", GenerationError("vLLM broke off")]), [passage()]))
