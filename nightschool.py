@@ -7,16 +7,14 @@ import json
 import logging
 import os
 import sys
-import time
-from contextlib import contextmanager
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from indexer.workspace import Workspace, find_workspace
+from indexer.workspace import find_workspace
 from nightschool_corpus import check, corpus_app, show_collected
-from nightschool_generators import generator_for, judge_for
+from nightschool_demo import demo
+from nightschool_training import FRONT, base_model, choose_model, collect_corpus, train_adapter, trainer_settings_of
 from server.adapter_commands import adapters_app, loss_line
 from server.backup_commands import backup, restore
 from server.doctor_command import doctor
@@ -28,20 +26,13 @@ from server.options import JsonOption, WorkspaceOption
 from server.team_commands import team_app
 from server.ui_command import open_page
 from trainer.fleet_night_command import add_fleet_night
-from trainer.front import Front
 from trainer.night_command import add_night
 from trainer.serve_command import print_backend_unit
 from trainer.sweep_command import add_sweep
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Iterator
 
-    from server.adapter import Adapter
-    from server.base_model import BaseModel
-    from server.console import Advance
-    from trainer.job import TrainingEvent
-    from trainer.promote import Served
-    from trainer.settings import TrainerSettings
 
 # Private by default: no command of ours lets a library report anything or look for anything on the network by itself.
 QUIET = {
@@ -63,17 +54,6 @@ OUR_PACKAGES = ("indexer", "server", "trainer")
 app = typer.Typer(
     no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="markdown"
 )
-app.add_typer(adapters_app, name="adapters")
-app.add_typer(feedback_app, name="feedback")
-app.add_typer(team_app, name="team")
-app.add_typer(fleet_app, name="fleet")
-app.command()(doctor)
-app.command()(mcp)
-app.command("ui")(open_page)
-app.add_typer(corpus_app, name="corpus")
-app.command()(forget)
-app.command()(backup)
-app.command()(restore)
 
 
 @app.callback()
@@ -112,7 +92,7 @@ def index(
     Examples: `nightschool index`, `nightschool index --explain src/app.py`
     """
     from server.console import fail, out, print_table
-    from server.local import explain_file, update_index
+    from server.local import explain_file, index_line, update_index
 
     place = find_workspace(workspace)
     if explain is not None:
@@ -125,7 +105,7 @@ def index(
     if as_json:
         print(json.dumps(report))
         raise typer.Exit(int(bool(fault or report["failed"])))
-    print(_index_line(report))
+    print(index_line(report))
     skipped = sorted(report["skipped"].items(), key=lambda item: -item[1])
     if skipped:
         print_table("not indexed", ["reason", "files"], [[reason, str(count)] for reason, count in skipped])
@@ -182,7 +162,7 @@ def collect(
     if only_check:
         check(place, as_json)
         return
-    report = _collect(place, _base_model(place))
+    report = collect_corpus(place, base_model(place))
     print(json.dumps(report, default=str)) if as_json else show_collected(report)
 
 
@@ -197,9 +177,9 @@ def train(
 
     Examples: `nightschool train --budget 10`
     """
-    _choose_model(model)
+    choose_model(model)
     place = find_workspace(workspace)
-    adapter = _train(place, _base_model(place), budget)
+    adapter = train_adapter(place, base_model(place), budget)
     if as_json:
         print(adapter.manifest.model_dump_json())
         return
@@ -227,12 +207,12 @@ def serve(
     from server.run import run_backend
     from trainer.schedule import nights_of
 
-    _choose_model(model)
+    choose_model(model)
     if port is not None:
         os.environ["NIGHTSCHOOL_SERVER__PORT"] = str(port)
     place = find_workspace(workspace)
     finish_restore(place)
-    trainer_settings = _trainer_settings(place)
+    trainer_settings = trainer_settings_of(place)
     nights = nights_of(place, nightly or trainer_settings.nightly, trainer_settings.nightly_grace_hours)
     run_backend(place, nights)
 
@@ -284,64 +264,6 @@ def lsp(
     sys.exit(serve_stdio(workspace))
 
 
-@app.command()
-def demo(
-    path: Annotated[Path, typer.Argument(help="The repository.")] = Path(),
-    model: Annotated[str, typer.Option(help="Base model.")] = "auto",
-    budget: Annotated[float, typer.Option(min=0.1, help="MINUTES of training.")] = 3.0,
-    question: Annotated[
-        str, typer.Option(help="What to ask at the end.")
-    ] = "What does this repository do, and where does it start?",
-    once: Annotated[bool, typer.Option("--once", help="End the backend after the answer.")] = False,
-) -> None:
-    """The whole loop on PATH: index, collect, train, serve, ask.
-
-    Examples: `nightschool demo --once`, `nightschool demo ~/src/app --budget 10 --question "Where are retries set?"`
-    """
-    from server.asking import ask_and_show, wait_until_ready
-    from server.client import page_address, start_backend, stop_backend
-    from server.console import out, say
-    from server.local import update_index
-
-    place = find_workspace(path)
-    _choose_model(model)
-    started = time.monotonic()
-
-    def step(name: str) -> None:
-        say(f"[{time.monotonic() - started:4.0f} s] {name}")
-
-    step(f"1/5 index {place.root}")
-    report = asyncio.run(update_index(place))
-    print(_index_line(report))
-    step("2/5 collect")
-    base = _base_model(place)
-    corpus = _collect(place, base)
-    print(f"{corpus['raw_examples']} raw and {corpus['chat_examples']} chat examples of {corpus['files']} files")
-    step(f"3/5 train {base.name}, {budget:g} minutes")
-    adapter = _train(place, base, budget)
-    print(loss_line(adapter))
-
-    async def serve_and_ask() -> None:
-        step("4/5 serve")
-        async with await start_backend(place, say) as backend:
-            await wait_until_ready(backend, adapter.version)
-            step(f"5/5 ask: {question}")
-            await ask_and_show(backend, {"question": question}, as_json=False)
-            if not once:
-                out.print(
-                    f"\nThe backend runs at {backend.url} (token: {place.state / 'token'}). `nightschool stop` ends it."
-                )
-                page = page_address(place, backend.url) if out.is_terminal else "nightschool ui opens it"
-                out.print(f"Its page: {page}")
-
-    try:
-        asyncio.run(serve_and_ask())
-    finally:
-        if once:
-            stop_backend(place)
-    step("done")
-
-
 def main() -> None:
     """Run the command line. Our own errors are one line on stderr and exit code 1; wrong usage is 2."""
     os.environ.update({name: value for name, value in QUIET.items() if name not in os.environ})
@@ -382,95 +304,21 @@ def _lines(query: str | None) -> Iterator[str]:
             yield line.rstrip("\n")
 
 
-def _choose_model(model: str | None) -> None:
-    """The model asked for, for this process and those it starts."""
-    if model is not None and model != "auto":
-        os.environ["NIGHTSCHOOL_SERVER__MODEL"] = model
-
-
-def _base_model(place: Workspace) -> BaseModel:
-    from server.base_model import resolve_base_model
-    from server.console import say
-    from server.settings import ServerSettings
-
-    settings = ServerSettings.read(place)
-    return resolve_base_model(settings.model, settings.models_cache, say)
-
-
-def _collect(place: Workspace, base: BaseModel) -> dict[str, Any]:
-    from dataclasses import asdict
-
-    from trainer.night import Workshop
-    from trainer.night import collect as collect_corpus
-
-    with _watch("collecting") as tell:
-        workshop = Workshop(place, _trainer_settings(place), base, tell, generator=generator_for(place, base))
-        return asdict(collect_corpus(workshop))
-
-
-def _train(place: Workspace, base: BaseModel, budget: float | None) -> Adapter:
-    from trainer.night import Workshop, run_training
-
-    if budget is not None:
-        os.environ["NIGHTSCHOOL_TRAINER__BUDGET_MINUTES"] = str(budget)
-    with _watch("training") as tell:
-        return run_training(Workshop(place, _trainer_settings(place), base, tell)).adapter
-
-
-def _check_engine(place: Workspace, base: BaseModel, adapter: Adapter) -> Served:
-    from server.settings import ServerSettings
-    from server.trial import try_adapter
-    from trainer.promote import Served
-
-    tried = asyncio.run(try_adapter(place, ServerSettings.read(place), base, adapter))
-    return Served(tried.fault, tried.first_token_s, tried.tokens_per_s)
-
-
-@contextmanager
-def _watch(title: str) -> Iterator[Callable[[TrainingEvent], None]]:
-    from server.console import progress
-
-    with progress(title) as advance:
-        yield _showing(advance)
-
-
-def _print_table(title: str, head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    from server.console import print_table
-
-    print_table(title, head, rows)
-
-
-def _trainer_settings(place: Workspace) -> TrainerSettings:
-    from trainer.settings import TrainerSettings
-
-    return TrainerSettings.read(place)
-
-
-def _showing(advance: Advance) -> Callable[[TrainingEvent], None]:
-    """Shows a training's events: stages and notes as text, steps with loss, speed and the time left."""
-    from server.console import say
-    from trainer.job import Note, Stage, Step
-
-    def show(event: TrainingEvent) -> None:
-        match event:
-            case Stage(text):
-                advance(text, 0, None)
-            case Note(text):
-                say(text)
-            case Step() as s:
-                advance(f"loss {s.loss:.3f}, {s.tokens_per_s:.0f} tokens/s, {s.left_s:.0f} s left", s.step, s.steps)
-
-    return show
-
-
-def _index_line(report: dict[str, Any]) -> str:
-    embedded = f"({report['embedded']} embedded now)"
-    return f"{report['files']} files, {report['chunks']} chunks {embedded}, {report['seconds']:.1f} s"
-
-
-FRONT = Front(_base_model, generator_for, judge_for, _watch, _print_table, _check_engine)
+# Help lists commands in this order after those above, then the groups: what one user does, the nights, an admin.
+app.command()(demo)
+app.command("ui")(open_page)
+app.command()(mcp)
 add_night(app, FRONT)
 add_sweep(app, FRONT)
+app.add_typer(corpus_app, name="corpus")
+app.add_typer(adapters_app, name="adapters")
+app.add_typer(feedback_app, name="feedback")
+app.command()(doctor)
+app.command()(forget)
+app.command()(backup)
+app.command()(restore)
+app.add_typer(team_app, name="team")
+app.add_typer(fleet_app, name="fleet")
 add_fleet_night(fleet_app, FRONT)
 
 

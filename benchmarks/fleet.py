@@ -25,14 +25,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import psutil
-from numpy.typing import NDArray
 
 from indexer import fleet_search
 from indexer.fleet import FleetIndex, open_fleet
-from indexer.fleet_search import Answered, fuse, in_turn
-from indexer.index import Index
+from indexer.fleet_search import fuse, in_turn
 from indexer.ranking import Query
 from indexer.settings import IndexerSettings
 from indexer.workspace import Workspace
@@ -136,8 +133,7 @@ def hits(fleet: FleetIndex, pairs: list[tuple[str, str]]) -> dict[str, float]:
     found = {"each in turn": 0, "own 1": 0, "own 0.25": 0, "own 0": 0}
     for text, path in pairs:
         query = Query(text)
-        vector = fleet._members.embedder.embed([text])[0]
-        answered = _answered(fleet, query, vector)
+        answered = fleet._answered(query, 10, {})
         lists = [[f"{a.repository}/{c.chunk.path}" for c in a.candidates] for a in answered]
         found["each in turn"] += path in in_turn(lists, 10)
         for own in (1, 0.25, 0):
@@ -145,13 +141,6 @@ def hits(fleet: FleetIndex, pairs: list[tuple[str, str]]) -> dict[str, float]:
             best = fuse(query, answered)[:10]
             found[f"own {own:g}"] += path in [f"{one.repository}/{one.chunk.path}" for one in best]
     return {way: count / len(pairs) for way, count in found.items()}
-
-
-def _answered(fleet: FleetIndex, query: Query, embedding: NDArray[np.float32]) -> list[Answered]:
-    def ask(name: str, index: Index) -> Answered:
-        return Answered(name, index.candidates(query, 10, {}, embedding), index.word_counts)
-
-    return [answered for _, answered in fleet._ask_all(ask)]
 
 
 def child(folder: Path, count: int, asked: int, *more: str) -> dict[str, Any]:

@@ -33,6 +33,7 @@ import httpx
 import numpy as np
 import psutil
 
+from indexer.chroma_server import ChromaServer
 from indexer.index import open_index
 from indexer.settings import IndexerSettings
 from indexer.store import open_client
@@ -244,7 +245,9 @@ def chroma_kb(folder: Path) -> float:
     """What a vector of 384 dimensions adds to the memory of a Chroma server; kB."""
     (folder / "memory").mkdir()
     with chroma(folder / "memory") as (address, running):
-        collection = open_client(folder, address).get_or_create_collection("vectors", embedding_function=None)
+        collection = open_client(folder, ChromaServer(address)).get_or_create_collection(
+            "vectors", embedding_function=None
+        )
         dice = np.random.default_rng(0)
 
         def put(first: int, count: int) -> int:

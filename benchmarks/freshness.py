@@ -99,9 +99,9 @@ class Machine:
             self.late += named if named is not None else [""]
         else:
             late, self.late = self.late, []
-            self.index._read(None if named is None or "" in late else sorted({*named, *late}) or [".none"])
+            self.index._reading.read(None if named is None or "" in late else sorted({*named, *late}) or [".none"])
         if self.dice.random() < 0.1:
-            self.index._store_all()
+            self.index._storing.store_all()
         for _ in range(1 + count // 8):
             self.search()
         return count

@@ -102,7 +102,7 @@ def measure_size(chunks: int) -> list[float | str]:
         make_tree(root, chunks)
         with open_index(Workspace(root), IndexerSettings()) as index:
             started = time.perf_counter()
-            index._read(None)
+            index.prepare()
             words_s = time.perf_counter() - started
             report = index.update()
             time_queries(index, 20)
@@ -195,7 +195,7 @@ def measure_no_change(files: int) -> str:
         "import sys, time, resource\nstarted = time.perf_counter()\nfrom pathlib import Path\n"
         "from indexer.index import open_index\nfrom indexer.settings import IndexerSettings\n"
         "from indexer.workspace import Workspace\n"
-        "with open_index(Workspace(Path(sys.argv[1])), IndexerSettings()) as index: index._read(None)\n"
+        "with open_index(Workspace(Path(sys.argv[1])), IndexerSettings()) as index: index.prepare()\n"
         "print(time.perf_counter() - started, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3)\n"
     )
     with tempfile.TemporaryDirectory() as folder:

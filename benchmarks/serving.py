@@ -1,6 +1,6 @@
 """The backend beside bare vLLM: the same engine, the same prompts, the same run.
 
-usage: ./run bench serving speed|swap|soak --repository DIR [--rounds N] [--minutes N] [--markdown FILE]
+usage: ./run bench serving speed|swap|soak --repository DIR [--rounds N] [--pairs N] [--minutes N] [--markdown FILE]
 
 speed: one vLLM is started; the backend is put in front of it by [server] engine_url. Each question's own prompt (as
 `explain` tells it) goes to vLLM itself and, as the question, through the backend, in turn; every prompt was read once
@@ -18,6 +18,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import math
 import os
 import shutil
 import signal
@@ -53,17 +54,19 @@ QUESTIONS = (
 PASSAGES = 3  # so that all prompts fit into the prefix cache
 MODEL = "smollm2-135m"
 ANSWER_TOKENS = 24
-PAIRS = 4  # of throughput
+FIRST_TOKENS = 6  # with two, the first piece could come because it is the last
+ASKED_EACH = 2  # questions of each client, one after the other: all at once would measure the searches' queue alone
 RATIO = 0.97
 
 
 @dataclass(frozen=True, slots=True)
 class Timed:
-    """One answer: seconds to its first piece and to its end, and how many tokens it has."""
+    """One answer: seconds to its first piece and to its end, how many tokens it has, and the backend's own times."""
 
     first_s: float
     total_s: float
     tokens: int
+    timings_ms: dict[str, float]
 
 
 Running = tuple[Backend, httpx.AsyncClient, psutil.Process]
@@ -72,7 +75,7 @@ Ask = Callable[[str, int], Awaitable[Timed]]
 
 async def timed(http: httpx.AsyncClient, body: dict[str, Any], most: int) -> Timed:
     """A streamed chat completion of at most `most` tokens, timed at the client."""
-    started, first, tokens = time.perf_counter(), 0.0, 0
+    started, first, tokens, timings = time.perf_counter(), 0.0, 0, {}
     body |= {"stream": True, "stream_options": {"include_usage": True}, "max_tokens": most, "temperature": 0}
     async with http.stream("POST", "/v1/chat/completions", json=body) as response:
         response.raise_for_status()
@@ -83,9 +86,10 @@ async def timed(http: httpx.AsyncClient, body: dict[str, Any], most: int) -> Tim
             if "error" in chunk:
                 raise RuntimeError(chunk["error"])
             tokens = (chunk.get("usage") or {}).get("completion_tokens", tokens)
+            timings = chunk.get("nightschool", {}).get("timings_ms", timings)
             said = (chunk.get("choices") or [{}])[0].get("delta", {}).get("content")
             first = first or (time.perf_counter() - started if said else 0.0)
-    return Timed(first, time.perf_counter() - started, tokens)
+    return Timed(first, time.perf_counter() - started, tokens, timings)
 
 
 @asynccontextmanager
@@ -135,16 +139,19 @@ async def speed(place: Workspace, arguments: argparse.Namespace) -> list[str]:
                 title = "with" if retrieval else "without"
                 asks = await two_ways(bare, http, ours, retrieval)
                 firsts.append(told_at_once(await first_tokens(title, asks, arguments.rounds, goal_ms)))
-                rates += [told_at_once(await throughput(title, asks, clients)) for clients in (1, 4, 16)]
+                for clients in (1, 4, 16):
+                    rates.append(told_at_once(await throughput(title, asks, clients, arguments.pairs, process)))
             memory = process.memory_full_info()
     held = f"{memory.rss / 1e6:.0f} MB resident, {memory.uss / 1e6:.0f} MB shared with nobody (goal: below 700)"
     return [
-        "| time to the first token, ms | bare vLLM p50 | through the backend p50 | added p50 | goal | added p95 |",
-        "|---|---|---|---|---|---|",
+        "| time to the first token, ms | bare vLLM p50 | through the backend p50 | added p50 | goal | added p95 |"
+        " before the engine was asked p50 |",
+        "|---|---|---|---|---|---|---|",
         *firsts,
         "",
-        f"| retrieval | clients | bare vLLM, tokens/s | through the backend | ratio (goal {RATIO}) | of each pair |",
-        "|---|---|---|---|---|---|",
+        f"| retrieval | clients | bare vLLM, tokens/s | through the backend | ratio (goal {RATIO}) | of each pair |"
+        " backend's CPU, ms a token |",
+        "|---|---|---|---|---|---|---|",
         *rates,
         "",
         f"Memory of the backend without the engine, after all of it: {held}.",
@@ -176,42 +183,55 @@ async def two_ways(bare: httpx.AsyncClient, http: httpx.AsyncClient, ours: Backe
 
 async def first_tokens(title: str, asks: Sequence[Ask], rounds: int, goal_ms: int) -> str:
     for ask in asks:
-        await ask(QUESTIONS[0], 2)
+        await ask(QUESTIONS[0], FIRST_TOKENS)
     bare, ours = [], []
     for number in range(rounds):
         question = QUESTIONS[number % len(QUESTIONS)]
         # In turn, each first every other time.
         for times, ask in [(bare, asks[0]), (ours, asks[1])][:: 1 if number % 2 else -1]:
-            times.append((await ask(question, 2)).first_s * 1000)
-    added = sorted(after - before for before, after in zip(bare, ours, strict=True))
+            times.append(await ask(question, FIRST_TOKENS))
+    added = sorted(1000 * (after.first_s - before.first_s) for before, after in zip(bare, ours, strict=True))
     p95 = added[int(0.95 * (len(added) - 1))]
-    middle = [f"{statistics.median(times):.1f}" for times in (bare, ours, added)]
-    return f"| {title} retrieval ({rounds} pairs) | {' | '.join(middle)} | {goal_ms} | {p95:.1f} |"
+    middle = [statistics.median(1000 * one.first_s for one in times) for times in (bare, ours)]
+    before = statistics.median(one.timings_ms["prompt"] for one in ours)
+    shown = " | ".join(f"{value:.1f}" for value in (*middle, statistics.median(added)))
+    return f"| {title} retrieval ({rounds} pairs) | {shown} | {goal_ms} | {p95:.1f} | {before:.1f} |"
 
 
-async def throughput(title: str, asks: Sequence[Ask], clients: int) -> str:
-    """Tokens a second over `clients` at once, both ways in turn, each first every other time."""
-    pairs = []
-    for number in range(PAIRS):
+async def throughput(title: str, asks: Sequence[Ask], clients: int, pairs: int, process: psutil.Process) -> str:
+    """Tokens a second over `clients` at once, both ways in turn, each first every other time.
+
+    The ratio is the geometric mean of those of the pairs, with its standard error.
+    """
+    rates: list[list[float]] = []
+    cpu_s, tokens = 0.0, 0
+    for number in range(pairs):
         pair = [0.0, 0.0]
         for way in (0, 1)[:: 1 if number % 2 else -1]:
-            pair[way] = await rate(asks[way], clients)
-        pairs.append(pair)
-    bare, ours = (statistics.harmonic_mean(each) for each in zip(*pairs, strict=True))
-    each = ", ".join(f"{through / direct:.2f}" for direct, through in pairs)
-    return f"| {title} | {clients} | {bare:.1f} | {ours:.1f} | {ours / bare:.3f} | {each} |"
+            before = process.cpu_times()
+            pair[way], written = await rate(asks[way], clients)
+            if way:
+                cpu_s += sum(process.cpu_times()[:4]) - sum(before[:4])  # its own and that of git, which it waits for
+                tokens += written
+        rates.append(pair)
+    bare, ours = (statistics.harmonic_mean(each) for each in zip(*rates, strict=True))
+    logs = [math.log(through / direct) for direct, through in rates]
+    mean, error = math.exp(statistics.mean(logs)), statistics.stdev(logs) / math.sqrt(pairs)
+    each = ", ".join(f"{through / direct:.2f}" for direct, through in rates)
+    ratio = f"{mean:.3f} +- {mean * error:.3f}"
+    return f"| {title} | {clients} | {bare:.1f} | {ours:.1f} | {ratio} | {each} | {1000 * cpu_s / tokens:.2f} |"
 
 
-async def rate(ask: Ask, clients: int) -> float:
-    """Tokens a second of `clients` that ask one question after the other."""
-    questions = [QUESTIONS[n % len(QUESTIONS)] for n in range(max(4, clients))]
+async def rate(ask: Ask, clients: int) -> tuple[float, int]:
+    """Tokens a second of `clients` that ask one question after the other, and how many tokens."""
+    questions = [QUESTIONS[n % len(QUESTIONS)] for n in range(ASKED_EACH * clients)]
 
     async def client(mine: Sequence[str]) -> int:
         return sum([(await ask(question, ANSWER_TOKENS)).tokens for question in mine])
 
     started = time.perf_counter()
     tokens = sum(await asyncio.gather(*(client(questions[n::clients]) for n in range(clients))))
-    return tokens / (time.perf_counter() - started)
+    return tokens / (time.perf_counter() - started), tokens
 
 
 async def swap(place: Workspace, _: argparse.Namespace) -> list[str]:
@@ -284,6 +304,7 @@ def main() -> None:
     parser.add_argument("what", choices=tuple(MEASURES))
     parser.add_argument("--repository", type=Path, required=True, help="a checkout of itsdangerous; it is copied")
     parser.add_argument("--rounds", type=int, default=48)
+    parser.add_argument("--pairs", type=int, default=6, help="of throughput, at least 2")
     parser.add_argument("--minutes", type=float, default=30, help="of soak")
     parser.add_argument("--samples", type=Path, help="where soak writes what it notes, a line of JSON each")
     parser.add_argument("--markdown", type=Path, help="the file in which this measurement's section is replaced")

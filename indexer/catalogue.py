@@ -24,8 +24,10 @@ CREATE INDEX IF NOT EXISTS chunks_by_path ON chunks(path);
 CREATE TABLE IF NOT EXISTS definitions(
     name TEXT NOT NULL, id TEXT NOT NULL, PRIMARY KEY(name, id)) WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS definitions_by_id ON definitions(id);
+CREATE INDEX IF NOT EXISTS definitions_by_name ON definitions(lower(name));
 CREATE TABLE IF NOT EXISTS outbox(
     seq INTEGER PRIMARY KEY AUTOINCREMENT, target INTEGER NOT NULL, id TEXT NOT NULL, UNIQUE(target, id));
+CREATE INDEX IF NOT EXISTS outbox_by_target ON outbox(target, seq);
 CREATE TABLE IF NOT EXISTS stored(id TEXT PRIMARY KEY) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS facts(name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
 """
@@ -80,9 +82,17 @@ class Catalogue:
 
     # What is there
 
-    def hashes(self) -> dict[str, str]:
-        """Path -> hash of the bytes that are indexed, of every file."""
-        return dict(self._fetch("SELECT path, sha256 FROM files"))
+    def hashes(self, only: Sequence[str] = ()) -> dict[str, str]:
+        """Path -> hash of the bytes that are indexed, of every file; with `only`, of these files and folders."""
+        if not only:
+            return dict(self._fetch("SELECT path, sha256 FROM files"))
+        found: dict[str, str] = {}
+        for part in _parts(only):
+            found.update(self._fetch(f"SELECT path, sha256 FROM files WHERE path IN ({_marks(part)})", part))
+        for top in (one for one in only if one not in found):  # "0" is the character after "/"
+            below = "SELECT path, sha256 FROM files WHERE path > ? AND path < ?"
+            found.update(self._fetch(below, (f"{top}/", f"{top}0")))
+        return found
 
     def file_hash(self, path: str) -> str | None:
         found = self._fetch("SELECT sha256 FROM files WHERE path = ?", (path,))
@@ -245,6 +255,7 @@ class Catalogue:
 def _connect(file: Path) -> sqlite3.Connection:
     connection = sqlite3.connect(file, check_same_thread=False)
     connection.execute("PRAGMA journal_mode = WAL")
+    connection.execute("PRAGMA cache_size = -16000")  # kB; the default of 2,000 reads a large index again and again
     connection.execute("PRAGMA synchronous = NORMAL")  # with WAL: a power cut loses the last commits, never the file
     return connection
 
@@ -266,9 +277,9 @@ def _to_row(c: Chunk) -> tuple[Any, ...]:
     return c.id, c.path, c.start_line, c.end_line, c.language, c.symbol, json.dumps(c.defines), c.copy, c.text
 
 
-def _to_chunk(row: Sequence[object]) -> Chunk:
-    _, path, start, end, language, symbol, defines, copy, text = row
-    names = tuple(json.loads(str(defines)))
-    return Chunk(
-        str(path), int(str(start)), int(str(end)), str(language), str(symbol), names, str(text), int(str(copy))
-    )
+def _to_chunk(row: tuple[Any, ...]) -> Chunk:
+    id, path, start, end, language, symbol, defines, copy, text = row
+    names = tuple(json.loads(defines)) if defines != "[]" else ()
+    chunk = Chunk(path, start, end, language, symbol, names, text, copy)
+    vars(chunk)["id"] = id  # known: making it anew is a SHA-256 of the text
+    return chunk

@@ -30,7 +30,7 @@ def check_stores(folder: Path, collections: Sequence[str]) -> None:
     """Raises, or dies, when a collection (none given: any) cannot be counted, read and searched."""
     from indexer.store import collection_names, open_client
 
-    for collection in collections or collection_names(open_client(folder, "")):
+    for collection in collections or collection_names(open_client(folder, None)):
         check_store(folder, collection)
 
 
@@ -40,7 +40,7 @@ def check_store(folder: Path, collection: str) -> None:
 
     from indexer.store import Store, StoreDamaged, open_client
 
-    store = Store(open_client(folder, ""), collection)
+    store = Store(open_client(folder, None), collection)
     for id, embedding in store.sample(20):
         found = [near for near, _ in store.search(np.asarray(embedding, np.float32), 50)]
         if not found:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
 import sys
-from typing import TextIO
+from typing import Any, TextIO
 
 
 def event_stream() -> TextIO:
@@ -24,3 +25,19 @@ def end_with_parent() -> None:
         import ctypes
 
         ctypes.CDLL(None).prctl(1, signal.SIGKILL)
+
+
+def end_group(process: subprocess.Popen[Any], grace_s: float = 10.0) -> None:
+    """End `process`, the leader of a group of its own, with all that it started: asked first, killed after `grace_s`.
+
+    Both signals go out even where the leader has ended already: what it left behind is to end too.
+    """
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        try:
+            os.killpg(process.pid, number)
+            process.wait(grace_s)
+        except ProcessLookupError:
+            break
+        except subprocess.TimeoutExpired:
+            continue
+    process.wait()

@@ -9,7 +9,6 @@ from __future__ import annotations
 import base64
 import json
 import os
-import signal
 import socket
 import subprocess
 import sys
@@ -24,6 +23,7 @@ from typing import IO, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from indexer.child import end_group
 from indexer.settings import IndexerSettings
 
 LISTENS_WITHIN_S = 10.0
@@ -139,7 +139,10 @@ def _pipeline(job: dict[str, Any], log_file: Path) -> Iterator[Iterator[dict[str
     """The events of the process that runs Ray. Whatever ends the reading of them ends that process and its group."""
     with log_file.open("ab") as log:
         process = subprocess.Popen(
-            [sys.executable, "-m", "indexer.ray_pipeline"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log,
+            # Not with -P: Ray's workers get the path of this process. In our own folder, never in the repository.
+            [sys.executable, "-m", "indexer.ray_pipeline"],
+            cwd=Path(__file__).resolve().parent.parent,
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log,
             text=True, encoding="utf-8", start_new_session=True, env=_environment(),
         )  # fmt: skip
     assert process.stdin
@@ -148,7 +151,7 @@ def _pipeline(job: dict[str, Any], log_file: Path) -> Iterator[Iterator[dict[str
         yield _events(process, job, process.stdin, process.stdout, log_file)
     finally:
         process.stdout.close()
-        _end_group(process)
+        end_group(process)
 
 
 def _events(
@@ -200,17 +203,6 @@ def _why_silent(address: str, log_file: Path) -> str:
     if "InvalidAuthToken" in log_file.read_text(errors="replace")[-500:]:
         return f"the Ray cluster at {address} wants another token: set RAY_AUTH_TOKEN, or keep it in ~/.ray/auth_token"
     return f"what listens at {address} does not answer as a Ray cluster does: is it one?"
-
-
-def _end_group(process: subprocess.Popen[str]) -> None:
-    try:
-        os.killpg(process.pid, signal.SIGTERM)
-        process.wait(10)
-    except ProcessLookupError:
-        pass
-    except subprocess.TimeoutExpired:
-        os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
 
 
 def _environment() -> dict[str, str]:

@@ -21,6 +21,8 @@ class EmbeddingCache:
         self._connection = sqlite3.connect(file, check_same_thread=False)
         self._connection.execute("PRAGMA journal_mode = WAL")
         self._connection.execute("PRAGMA synchronous = NORMAL")
+        # kB. Keys are hashes, so each goes to another page: with 2,000, the default, it was an eighth of a cold index.
+        self._connection.execute("PRAGMA cache_size = -32000")
         self._connection.execute(
             "CREATE TABLE IF NOT EXISTS embeddings(key BLOB PRIMARY KEY, vector BLOB) WITHOUT ROWID"
         )

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import astuple, dataclass
+from functools import lru_cache
 from math import exp
 
 from indexer.places import file_stem, is_reexport
@@ -62,7 +63,13 @@ def file_features(places: Mapping[str, float], fused: Iterable[tuple[str, float]
 
 def _of_name(places: Mapping[str, float], path: str) -> tuple[float, float]:
     """`early_name` and `other_name`."""
-    name = set(tokens(file_stem(path)))
+    name = stem_tokens(path)
     asked = [places[token] for token in name if token in places]
     early = (1 - min(asked)) * len(asked) / len(name) if asked else 0.0
     return early, float(len(name) - len(asked))
+
+
+@lru_cache(maxsize=50_000)
+def stem_tokens(path: str) -> frozenset[str]:
+    """The tokens of what the file is called after."""
+    return frozenset(tokens(file_stem(path)))

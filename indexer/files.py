@@ -102,8 +102,8 @@ def list_files(workspace: Workspace, only: Sequence[str] = ()) -> list[str]:
     rules = IgnoreRules(workspace.root, (IGNORE_FILE,))
     paths = _list_with_git(workspace.root, only)
     if paths is None:
-        walked = IgnoreRules(workspace.root, (".gitignore", IGNORE_FILE)).walk()
-        paths = (path for path in walked if not only or any(path == o or path.startswith(f"{o}/") for o in only))
+        both = IgnoreRules(workspace.root, (".gitignore", IGNORE_FILE))
+        paths = both.walk_only(only) if only else both.walk()
     return sorted({path for path in paths if not path.startswith(f"{STATE_FOLDER}/") and not rules.ignores(path)})
 
 

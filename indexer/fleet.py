@@ -16,15 +16,16 @@ from indexer.chunking import Chunk
 from indexer.embedding import Embedder
 from indexer.exact import parse_exact
 from indexer.fleet_members import Members, open_members
-from indexer.fleet_search import Answered, Placed, fuse, in_turn
+from indexer.fleet_search import Answered, Placed, best_of_all, fuse, in_turn
 from indexer.fleet_settings import RepositorySettings
 from indexer.index import Index, IndexState, Progress, UpdateReport
 from indexer.lock import IndexUnavailable
 from indexer.missing import embed_missing
 from indexer.opening import translated_errors
 from indexer.ranking import Query
-from indexer.search import Passage
+from indexer.search import Hits, Passage
 from indexer.settings import IndexerSettings
+from indexer.word_counts import Remembered, all_words, weights_among
 from indexer.workspace import Workspace
 
 log = logging.getLogger(__name__)
@@ -156,14 +157,26 @@ class FleetIndex:
             found = self._ask_all(lambda name, index: _named(name, index.search(query, k, laid.get(name, {}))))
             return [passage for _, passages in found for passage in passages][:k]
         asked = Query(query)
+        return self._verified(fuse(asked, self._answered(asked, k, laid)), k, laid)
+
+    def _answered(self, asked: Query, k: int, laid: Mapping[str, Mapping[str, str]]) -> list[Answered]:
+        """The `k` best of each repository that has something among the best of all, or open buffers."""
         with translated_errors(self._members.fleet):
-            embedding = self._members.embedder.embed([query])[0]
-        answered = self._ask_all(
-            lambda name, index: Answered(
-                name, index.candidates(asked, k, laid.get(name, {}), embedding), index.word_counts
-            )
-        )
-        return self._verified(fuse(asked, [answer for _, answer in answered]), k, laid)
+            embedding = self._members.embedder.embed([asked.text])[0]
+        counts = {name: Remembered(of) for name, of in self._ask_all(lambda _, index: index.word_counts)}
+        every = all_words(list(counts.values()))
+        weights = {name: weights_among(asked.tokens, here, every) for name, here in counts.items()}
+        found = dict(self._ask_all(lambda name, index: index.hits(asked, weights[name], embedding), tuple(counts)))
+        best = best_of_all(found)
+        nothing = Hits({}, {}, {})
+        # What defines a name that is asked for may stand in any of them.
+        names = tuple(name for name in found if name in best or laid.get(name) or asked.identifiers)
+
+        def read(name: str, index: Index) -> Answered:
+            candidates = index.candidates(asked, best.get(name, nothing), k, laid.get(name, {}), every)
+            return Answered(name, candidates)
+
+        return [answer for _, answer in self._ask_all(read, names)]
 
     def _verified(self, placed: Sequence[Placed], k: int, laid: Mapping[str, Mapping[str, str]]) -> list[Passage]:
         """The first `k` that are still there, compared with what is on disk or in the open buffers."""
@@ -291,8 +304,10 @@ class FleetIndex:
 
     # To one, to all
 
-    def _ask_all(self, question: Callable[[str, Index], Answer]) -> list[tuple[str, Answer]]:
-        """What each repository answers, in the order of the settings; those that fail are left out, and `missing`."""
+    def _ask_all(
+        self, question: Callable[[str, Index], Answer], names: Sequence[str] | None = None
+    ) -> list[tuple[str, Answer]]:
+        """What each repository (or each of `names`) answers, in order; those that fail are left out, and `missing`."""
 
         def ask(name: str) -> tuple[str, Answer] | None:
             try:
@@ -302,7 +317,7 @@ class FleetIndex:
                     raise
                 return None
 
-        return [answer for answer in self._pool.map(ask, self.names) if answer is not None]
+        return [answer for answer in self._pool.map(ask, self.names if names is None else names) if answer is not None]
 
     def _of(self, path: str, question: Callable[[Index, str], Answer], otherwise: Answer) -> Answer:
         """What the repository of `path` answers; `otherwise` where there is none, or it fails."""

@@ -70,7 +70,7 @@ class Members:
         return bool(self._indexer_settings.ray)
 
     def find(self, name: str) -> RepositorySettings | None:
-        return next((one for one in self.settings.repositories if one.name == name), None)
+        return self.settings.by_name.get(name)
 
     def ask(self, name: str, question: Callable[[Index], Answer]) -> Answer:
         """What `question` makes of the index of `name`. Raises `IndexUnavailable`, and remembers it in `faults`."""
@@ -90,7 +90,7 @@ class Members:
         repository = self.find(name)
         if repository is None:
             raise IndexUnavailable(f"there is no repository {name}")
-        place = repository.place(self.fleet)
+        place = self._place(repository)
         if not place.root.is_dir():
             todo = "run `nightschool fleet sync`" if repository.is_cloned else "bring it back, or remove it"
             kind = "it is not cloned yet" if repository.is_cloned else f"its folder {place.root} is gone"
@@ -99,6 +99,12 @@ class Members:
             if repository.id not in self._open:
                 self._open[repository.id] = self._opened(repository, place)
             return self._open[repository.id][0]
+
+    def _place(self, repository: RepositorySettings) -> Workspace:
+        """Where it is: links on the way there are followed when it is opened, not at every question (half of its time
+        with a hundred repositories)."""
+        opened = self._open.get(repository.id)
+        return opened[0].workspace if opened else repository.place(self.fleet)
 
     def _opened(self, repository: RepositorySettings, place: Workspace) -> tuple[Index, ExitStack]:
         with translated_errors(place), ExitStack() as stack:

@@ -1,15 +1,16 @@
-"""What several repositories found for one query -> one list, by rank; scores of different indexes never meet. Pure."""
+"""What several repositories found for one query -> one list, by rank. Pure."""
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from heapq import nlargest
 from typing import TypeVar
 
 from indexer.chunking import Chunk
-from indexer.overlays import WordCounts, bm25
 from indexer.ranking import Candidate, Query, rank
+from indexer.search import CANDIDATES, OTHERS, Hits
 
 T = TypeVar("T")
 OWN = 0.25  # what the place in its own repository counts, beside the one over all
@@ -18,11 +19,10 @@ RRF = 60  # Cormack et al. 2009: what a rank is worth falls slowly
 
 @dataclass(frozen=True, slots=True)
 class Answered:
-    """What one repository found: its candidates best first, and how rare words are in it."""
+    """What one repository found: its candidates best first, their words weighed over all repositories."""
 
     repository: str
     candidates: Sequence[Candidate]
-    counts: WordCounts
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,27 +34,33 @@ class Placed:
     score: float
 
 
-class _AllWords:
-    """The word counts of several repositories as those of one."""
+def best_of_all(found: Mapping[str, Hits]) -> dict[str, Hits]:
+    """Of what each repository found the chunks that are among the best of all, as if all were one index: only they are
+    read and ranked. A repository with none is left out."""
+    code = _best({name: hits.code for name, hits in found.items()}, CANDIDATES)
+    others = _best({name: hits.others for name, hits in found.items()}, OTHERS)
+    cosine = _best({name: hits.cosine for name, hits in found.items()}, CANDIDATES)
+    return {
+        name: Hits(code[name], others[name], cosine[name])
+        for name in found
+        if name in code or name in others or name in cosine
+    }
 
-    def __init__(self, every: Sequence[WordCounts]) -> None:
-        self._every = every
-        self._known: dict[tuple[str, str], int] = {}
 
-    def count(self) -> int:
-        return sum(one.count() for one in self._every)
-
-    def document_frequency(self, name: str, word: str) -> int:
-        if (name, word) not in self._known:
-            self._known[name, word] = sum(one.document_frequency(name, word) for one in self._every)
-        return self._known[name, word]
+def _best(found: Mapping[str, Mapping[str, float]], most: int) -> defaultdict[str, dict[str, float]]:
+    """Of all (id, score) the `most` best, by repository."""
+    every = ((score, name, id) for name, scores in found.items() for id, score in scores.items())
+    kept: defaultdict[str, dict[str, float]] = defaultdict(dict)
+    for score, name, id in nlargest(most, every):
+        kept[name][id] = score
+    return kept
 
 
 def fuse(query: Query, answered: Sequence[Answered]) -> list[Placed]:
     """Best first, by reciprocal rank of two lists: each repository's own, and one over all of them.
 
-    The first alone would give the best of every repository the same place, whether it answers or not. For the second
-    words are counted over all repositories asked. The same lines at the same path (a fork's) come once.
+    The first alone would give the best of every repository the same place, whether it answers or not. The same lines
+    at the same path (a fork's) come once.
     """
     own = {(one.repository, c.chunk.id): n for one in answered for n, c in enumerate(one.candidates, 1)}
     placed = [
@@ -69,14 +75,13 @@ def fuse(query: Query, answered: Sequence[Answered]) -> list[Placed]:
 
 
 def _rank_all(query: Query, answered: Sequence[Answered]) -> list[tuple[Answered, Chunk]]:
-    counts = _AllWords([one.counts for one in answered])
     owners: dict[str, Answered] = {}
     candidates = []
     for one in answered:
         for candidate in one.candidates:
             chunk = replace(candidate.chunk, path=f"{one.repository}/{candidate.chunk.path}")
             owners[chunk.path] = one
-            candidates.append(Candidate(chunk, bm25(query.tokens, chunk, counts), candidate.cosine))
+            candidates.append(replace(candidate, chunk=chunk))
     ranked = [chunk for chunk, _ in rank(query, candidates)]
     return [
         (owners[chunk.path], replace(chunk, path=chunk.path.removeprefix(f"{owners[chunk.path].repository}/")))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Sequence
+from functools import cached_property
 from hashlib import sha256
 from pathlib import Path
 from typing import ClassVar, Self
@@ -52,7 +53,7 @@ class RepositorySettings(BaseModel):
             raise ValueError(f"{source!r} is no source: give https://, ssh://, file:/// or git@host:path, or a folder")
         return source
 
-    @property
+    @cached_property
     def id(self) -> str:
         """Says which repository it is, whatever its name: that of its source, and a hash of it."""
         source = self.source.rstrip("/").removesuffix(".git")
@@ -84,6 +85,10 @@ class FleetSettings(SectionSettings):
     )
     search_threads: int = Field(8, ge=1, le=64, description="repositories searched at once for one query")
     git_timeout_s: float = Field(900.0, gt=0, description="a clone or fetch that takes longer has failed; seconds")
+
+    @cached_property
+    def by_name(self) -> dict[str, RepositorySettings]:
+        return {one.name: one for one in self.repositories}
 
     @classmethod
     def check(cls, repositories: Sequence[object]) -> None:

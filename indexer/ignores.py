@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from pathspec import GitIgnoreSpec
@@ -41,6 +41,25 @@ class IgnoreRules:
                     yield from self.walk(f"{path}/")
             elif not self._ignores_itself(path):
                 yield path
+
+    def walk_only(self, tops: Iterable[str]) -> Iterator[str]:
+        """What `walk` gives of these files and folders; nothing else is looked at, however large the tree is."""
+        for top in tops:
+            if self._is_walked_to(top) and not self.ignores(top):
+                if not os.path.isdir(full := f"{self._root}/{top}") or os.path.islink(full):  # noqa: PTH112, PTH114
+                    yield top
+                elif not self._ignores_folder(top):
+                    yield from self.walk(f"{top}/")
+
+    def _is_walked_to(self, top: str) -> bool:
+        """Is it there, and not below a link or in a `.git`?"""
+        *folders, name = top.split("/")
+        above = ["/".join(folders[:count]) for count in range(1, len(folders) + 1)]
+        in_git = ".git" in folders or (name == ".git" and (self._root / top).is_dir())
+        return os.path.lexists(self._root / top) and not in_git and not any(map(self._is_link, above))
+
+    def _is_link(self, folder: str) -> bool:
+        return (self._root / folder).is_symlink()
 
     def _ignores_itself(self, path: str) -> bool:
         folder = path.rstrip("/").rpartition("/")[0]

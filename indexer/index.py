@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import logging
-import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from hashlib import sha256
-from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,78 +15,27 @@ from indexer.chunking import Chunk
 from indexer.embedding import Embedder, find_embedder
 from indexer.exact import find_exact, parse_exact
 from indexer.explain import explain
-from indexer.git import count_dirty_files, day_of_last_change, head_commit
-from indexer.lexical import LexicalDamaged
+from indexer.following import Following
+from indexer.git import commit_and_dirty, day_of_last_change, head_commit
+from indexer.lexical import Weights
 from indexer.lines import cut_lines
 from indexer.lock import IndexUnavailable, NotReadable, own_folder
 from indexer.missing import embed_missing
 from indexer.named import find_named, is_known
-from indexer.opening import (
-    close_parts,
-    index_folder,
-    next_generation,
-    open_parts,
-    open_store,
-    put_in_service,
-    renew_lexical,
-    renew_store_folder,
-    translated_errors,
-)
-from indexer.overlays import WordCounts
+from indexer.opening import close_parts, index_folder, open_parts, translated_errors
 from indexer.parts import Parts
 from indexer.ranking import Candidate, Query, rank
-from indexer.search import CurrentTexts, Passage, find_candidates, search, verify
+from indexer.reading import Reading
+from indexer.reports import IndexState, UpdateReport
+from indexer.search import CurrentTexts, Hits, Passage, find_hits, read_candidates, search, verify
 from indexer.settings import IndexerSettings
-from indexer.store import StoreDamaged
-from indexer.update import Progress, Tally, read_tree, sync_lexical, sync_store
-from indexer.watch import POLL_S, Changes, watching_or_polling
+from indexer.storing import Storing
+from indexer.update import Progress, say_nothing
+from indexer.watch import POLL_S
+from indexer.word_counts import WordCounts
 from indexer.workspace import Workspace
 
 __all__ = ["Index", "IndexState", "IndexUnavailable", "NotReadable", "Progress", "UpdateReport", "open_index"]
-log = logging.getLogger(__name__)
-_DEAD_SHARE = 0.4  # of what was ever put into Chroma: its graph never forgets, and loses 12 points of recall by five
-_DEAD_AT_LEAST = 2_000
-Found = TypeVar("Found")
-_FIRST_WAIT_S, _LONGEST_WAIT_S = 1.0, 60.0  # between attempts to reach a Chroma server that does not answer
-
-
-@dataclass(frozen=True, slots=True)
-class UpdateReport:
-    """What an update found and did. `skipped`: reason -> files; `masked_secrets`: kind -> how many in all.
-
-    `store_fault`: why the embeddings are not in a Chroma server yet, though all else is done; "" when they are.
-    `failed`: repository of a fleet -> why it was not read.
-    """
-
-    files: int
-    chunks: int
-    embedded: int
-    updated_files: int
-    deleted_files: int
-    skipped: dict[str, int]
-    masked_secrets: dict[str, int]
-    seconds: float
-    store_fault: str = ""
-    failed: dict[str, str] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, slots=True)
-class IndexState:
-    """How fresh the index is. `commit`: None without git; `seconds_behind`: age of the oldest change not in it yet;
-    `missing`: repositories of a fleet that cannot be asked, with the reason, one line each."""
-
-    commit: str | None
-    dirty_files: int
-    files: int
-    chunks: int
-    waiting_files: int
-    waiting_chunks: int
-    seconds_behind: float
-    missing: tuple[str, ...] = ()
-
-
-def _say_nothing(progress: Progress) -> None:
-    pass
 
 
 @contextmanager
@@ -113,99 +58,33 @@ class Index:
 
     def __init__(self, parts: Parts) -> None:
         self._parts = parts
-        self._reading = threading.RLock()  # tree -> catalogue -> lexical index
-        self._storing = threading.RLock()  # catalogue -> embeddings -> store
-        self._changes: Changes | None = None
-        self._stopping = threading.Event()
-        self._work = threading.Event()
-        self._behind_since = 0.0
-        self._unread_files = 0
-        self._store_fault = ""
+        self._reading, self._storing = Reading(parts), Storing(parts)
+        self._following = Following(parts, self._reading, self._storing)
+
+    @property
+    def workspace(self) -> Workspace:
+        return self._parts.workspace
 
     # Bringing it up to date
 
-    def update(self, on_progress: Callable[[Progress], None] = _say_nothing) -> UpdateReport:
+    def update(self, on_progress: Callable[[Progress], None] = say_nothing) -> UpdateReport:
         """Bring the index up to the working tree. Interrupted or killed, the next call goes on; twice does nothing."""
         started = time.monotonic()
         with translated_errors(self._parts.workspace):
-            tally = self._read(None, on_progress)
+            tally = self._reading.read(None, on_progress)
             tally.embedded = embed_missing([self._parts], on_progress, self._parts.workspace.logs)
-            tally.embedded += self._store_all(on_progress)
+            tally.embedded += self._storing.store_all(on_progress)
             files, chunks = self._parts.catalogue.count()
             masked = self._parts.catalogue.masked()
         seconds = time.monotonic() - started
         done = (files, chunks, tally.embedded, tally.updated_files, tally.deleted_files)
-        return UpdateReport(*done, dict(sorted(tally.skipped.items())), masked, seconds, self._store_fault)
+        return UpdateReport(*done, dict(sorted(tally.skipped.items())), masked, seconds, self._storing.fault)
 
     def prepare(self) -> Parts:
         """Read the tree, and give what the index is made of to whoever embeds for many at once."""
         with translated_errors(self._parts.workspace):
-            self._read(None)
+            self._reading.read(None)
         return self._parts
-
-    def _read(self, paths: Sequence[str] | None, tell: Callable[[Progress], None] = _say_nothing) -> Tally:
-        """The tree, or these paths of it, into the catalogue and the lexical index."""
-        parts = self._parts
-        with self._reading:
-            tally = read_tree(parts.workspace, parts.settings, parts.catalogue, tell, paths or ())
-            try:
-                sync_lexical(parts.catalogue, parts.lexical, tell)
-            except LexicalDamaged as error:
-                log.warning("%s: built anew", error)
-                renew_lexical(parts)
-                sync_lexical(parts.catalogue, parts.lexical, tell)
-            if parts.commons is not None:
-                parts.lexical.close()  # a hundred repositories hold no hundred writers, each with 32 MB and threads
-        if tally.updated_files or tally.deleted_files:
-            log.info("updated %d files, %d are gone", tally.updated_files, tally.deleted_files)
-        return tally
-
-    def _store_all(self, tell: Callable[[Progress], None] = _say_nothing) -> int:
-        """Everything that waits, embedded and in the store; returns how many were embedded.
-
-        A Chroma server that does not answer is noted, and what waits for it goes on waiting.
-        """
-        parts = self._parts
-        with self._storing:
-            if not parts.catalogue.waiting(Target.STORE):
-                return 0
-            try:
-                return self._sync_store(tell)
-            except StoreDamaged as error:
-                if parts.settings.chroma:
-                    self._leave_server(error)
-                    return 0
-                parts.store = None
-                renew_store_folder(parts, str(error))
-                return self._sync_store(tell)
-
-    def _sync_store(self, tell: Callable[[Progress], None]) -> int:
-        parts = self._parts
-        store = parts.store = parts.store or open_store(parts)
-        self._note_store_answers()
-        stop = self._stopping.is_set
-        embedded = sync_store(parts.catalogue, parts.cache, parts.embedder, store, tell, stop)
-        if self._is_mostly_dead():
-            self._rebuild_store(tell)
-        return embedded
-
-    def _is_mostly_dead(self) -> bool:
-        dead = int(self._parts.catalogue.fact("dead") or 0)
-        return dead > max(_DEAD_AT_LEAST, _DEAD_SHARE * (dead + self._parts.catalogue.count_stored()))
-
-    def _rebuild_store(self, tell: Callable[[Progress], None]) -> None:
-        """A new collection beside the old one, filled from the embedding cache, then put in its place."""
-        parts, old = self._parts, self._parts.store
-        assert old is not None
-        log.info("too much of %s is dead: built anew beside it", old.name)
-        new = next_generation(parts, old)
-        parts.catalogue.queue_all(Target.STORE)
-        sync_store(parts.catalogue, parts.cache, parts.embedder, new, tell, self._stopping.is_set)
-        if not parts.catalogue.waiting(Target.STORE):
-            put_in_service(parts, new)
-            parts.catalogue.set_fact("dead", "0")
-            old.delete()
-            old.close()
 
     # Asking
 
@@ -218,66 +97,24 @@ class Index:
         with translated_errors(self._parts.workspace):
             if exact := parse_exact(query):
                 return find_exact(exact, k, self._parts, overlays or {})
-            return self._with_store(lambda: search(query, k, self._parts, overlays or {}))
+            return self._storing.with_store(lambda: search(query, k, self._parts, overlays or {}))
 
     def words_only(self) -> str:
         """Why searches find by words only for now, fit to show; "" when they find by meaning too."""
-        return self._store_fault
+        return self._storing.fault
 
-    def _with_store(self, find: Callable[[], list[Found]]) -> list[Found]:
-        """What `find` finds; while the store is opened by the watcher, or is damaged: by words only."""
-        if self._changes is None and not self._store_fault:
-            self._open_store_now()
-        try:
-            return find()
-        except StoreDamaged as error:
-            self._mend_store(error)
-            return find()
-
-    def _open_store_now(self) -> None:
-        with self._storing:
-            if self._parts.store is None and self._parts.catalogue.count()[1]:
-                try:
-                    self._parts.store = open_store(self._parts)
-                    self._note_store_answers()
-                except StoreDamaged as error:
-                    if not self._parts.settings.chroma:
-                        raise
-                    self._leave_server(error)
-
-    def _mend_store(self, error: StoreDamaged) -> None:
-        if self._parts.settings.chroma:
-            # Not under the lock: whoever writes may be waiting for the same server, and a search must not wait too.
-            self._leave_server(error)
-            return
-        log.warning("searching by words only, Chroma is repaired meanwhile: %s", error)
-        with self._storing:
-            self._parts.store = None
-            renew_store_folder(self._parts, str(error))
-            self._work.set()
-
-    def _leave_server(self, error: StoreDamaged) -> None:
-        """Ask a Chroma server nothing more, until it was opened and counted anew."""
-        store, self._parts.store = self._parts.store, None
-        if not self._store_fault and self._changes is not None:  # a command says it itself
-            log.warning("searching by words only until Chroma answers: %s", error)
-        address, said = self._parts.settings.chroma, str(error)
-        self._store_fault = said if address in said else f"{address}: {said}"
-        if store is not None:
-            store.close()
-            self._work.set()
-
-    def _note_store_answers(self) -> None:
-        if self._store_fault:
-            log.info("Chroma answers again")
-        self._store_fault = ""
+    def hits(self, query: Query, weights: Weights, embedding: NDArray[np.float32]) -> Hits:
+        """What the searches find; `weights`: see `LexicalIndex.candidates`, `embedding` is the query's."""
+        with translated_errors(self._parts.workspace):
+            return self._storing.with_store(lambda: find_hits(query, self._parts, embedding, weights))
 
     def candidates(
-        self, query: Query, most: int, overlays: Mapping[str, str], embedding: NDArray[np.float32]
+        self, query: Query, hits: Hits, most: int, overlays: Mapping[str, str], every: WordCounts
     ) -> list[Candidate]:
-        """The `most` best candidates for `query`, best first, not verified; `embedding` is the query's."""
+        """The `most` best candidates of these hits and of what defines a name that is asked for, best first, not
+        verified; open buffers are weighed by the words of `every` index."""
         with translated_errors(self._parts.workspace):
-            found = self._with_store(lambda: find_candidates(query, self._parts, overlays, embedding))
+            found = read_candidates(query, hits, self._parts, overlays, every)
         by_id = {candidate.chunk.id: candidate for candidate in found}
         return [by_id[chunk.id] for chunk, _ in rank(query, found)[:most]]
 
@@ -312,16 +149,10 @@ class Index:
         with translated_errors(self._parts.workspace):
             files, chunks = catalogue.count()
             waiting_chunks = catalogue.waiting(Target.STORE)
-            commit = head_commit(root) if with_git else None
-            dirty = count_dirty_files(root) if commit else 0
-        waiting_files = self._unread_files + (self._changes.pending() if self._changes else 0)
-        return IndexState(
-            commit, dirty, files, chunks, waiting_files, waiting_chunks, self._seconds_behind(waiting_files)
-        )
-
-    def _seconds_behind(self, waiting_files: int) -> float:
-        first = (self._changes.first_event if self._changes else 0.0) or self._behind_since
-        return max(0.0, time.monotonic() - first) if first and waiting_files else 0.0
+            commit, dirty = commit_and_dirty(root) if with_git else (None, 0)
+        waiting_files = self._following.waiting_files()
+        behind = self._following.seconds_behind(waiting_files)
+        return IndexState(commit, dirty, files, chunks, waiting_files, waiting_chunks, behind)
 
     def last_changed(self, path: str) -> str:
         """The day (ISO) of the last commit that changed `path`; "" when nobody knows."""
@@ -393,54 +224,8 @@ class Index:
 
         Searches are never blocked by it. Where the system has no watches left the tree is read every `poll_s` seconds.
         """
-        changes = Changes(self._parts.workspace.root)
-        with watching_or_polling(self._parts.workspace.root, changes, poll_s) as rescan_s:
-            self._changes = changes
-            self._stopping.clear()
-            self._work.set()
-            threads = [
-                threading.Thread(target=self._keep_reading, args=(changes, rescan_s), name="index-read", daemon=True),
-                threading.Thread(target=self._keep_storing, name="index-store", daemon=True),
-            ]
-            for thread in threads:
-                thread.start()
-            try:
-                yield
-            finally:
-                self._stopping.set()
-                self._work.set()
-                changes.note_everything()
-                for thread in threads:
-                    thread.join()
-                self._changes = None
-                self._stopping.clear()
-
-    def _keep_reading(self, changes: Changes, rescan_s: float) -> None:
-        while not self._stopping.is_set():
-            paths, _ = changes.take(rescan_s)
-            if self._stopping.is_set():
-                return
-            self._unread_files, self._behind_since = len(paths or [""]), time.monotonic()
-            try:
-                with translated_errors(self._parts.workspace):
-                    self._read(paths)
-            except IndexUnavailable as error:
-                log.error("the tree changed but cannot be read: %s", error)
-            self._unread_files = 0
-            self._work.set()
-
-    def _keep_storing(self) -> None:
-        wait_s = _FIRST_WAIT_S
-        while not self._stopping.is_set():
-            self._work.wait(wait_s if self._store_fault else None)
-            self._work.clear()
-            try:
-                with translated_errors(self._parts.workspace):
-                    self._open_store_now()
-                    self._store_all()
-            except IndexUnavailable as error:
-                log.error("embeddings cannot be kept: %s", error)
-            wait_s = min(2 * wait_s, _LONGEST_WAIT_S) if self._store_fault else _FIRST_WAIT_S
+        with self._following.watching(poll_s):
+            yield
 
 
 def _hash(text: str | None) -> str:

@@ -7,11 +7,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from indexer.chunking import Chunk
-from indexer.overlays import bm25, chunk_overlay
+from indexer.overlays import chunk_overlay
 from indexer.parts import Parts
 from indexer.ranking import Candidate, Query, rank
 from indexer.search import CurrentTexts, Passage, verify
 from indexer.tokens import STOPWORDS, word_tokens
+from indexer.word_counts import bm25
 
 # Each begins only where a word does: else a long run of letters is read again from each of them.
 _FILE = re.compile(r"(?<![\w@+-])[\w@+-]*(?:[/.][\w@+-]+)+|\b[A-Z]\w+file\b|\bREADME\b|\bLICENSE\b")

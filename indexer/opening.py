@@ -16,6 +16,7 @@ from uuid import uuid4
 
 from indexer.catalogue import Catalogue, Target
 from indexer.check import store_fault
+from indexer.chroma_server import ChromaServer, NoKey, server_of
 from indexer.chunking import CHUNKER_VERSION
 from indexer.cluster import ClusterUnavailable
 from indexer.embedding import Embedder, EmbedderUnavailable
@@ -197,7 +198,7 @@ def _open_store(parts: Parts) -> Store:
         renew_store_folder(parts, fault)
     try:
         parts.opened_renewal = parts.commons.renewals if parts.commons else 0
-        store = open_collection(folder, parts.settings.chroma, name)
+        store = open_collection(folder, _server(parts), name)
         if is_new:
             _take_over(parts, store, before)
         expected, waiting = parts.catalogue.count_stored(), parts.catalogue.waiting(Target.STORE)
@@ -212,7 +213,15 @@ def _open_store(parts: Parts) -> Store:
             raise
         renew_store_folder(parts, str(error))
     parts.catalogue.queue_all(Target.STORE)
-    return open_collection(folder, parts.settings.chroma, name)
+    return open_collection(folder, _server(parts), name)
+
+
+def _server(parts: Parts) -> ChromaServer | None:
+    """The Chroma server that the settings name. Raises `StoreDamaged` when its key cannot be had."""
+    try:
+        return server_of(parts.settings)
+    except NoKey as error:
+        raise StoreDamaged(f"Chroma at {parts.settings.chroma} is not asked: {error}") from error
 
 
 def _fault(parts: Parts, folder: Path, name: str) -> str:
@@ -250,7 +259,7 @@ def _set_store_aside(folder: Path) -> None:
 def next_generation(parts: Parts, store: Store) -> Store:
     """An empty collection beside `store`."""
     generation = int(store.name.rsplit("g", 1)[-1]) + 1
-    return open_collection(chroma_folder(parts), parts.settings.chroma, _name(parts, generation))
+    return open_collection(chroma_folder(parts), _server(parts), _name(parts, generation))
 
 
 def put_in_service(parts: Parts, store: Store) -> None:

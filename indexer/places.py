@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 
 from indexer.languages import CONFIGURATION, PROSE
 
@@ -21,10 +22,16 @@ _REEXPORT = frozenset(
 _NAMED_BY_FOLDER = frozenset({"__init__", "index", "mod", "lib", "main", "doc", "init"})
 
 
+# Each query asks for some 300 paths, most of them for the hundredth time.
+_remembered = lru_cache(maxsize=50_000)
+
+
+@_remembered
 def is_test(path: str) -> bool:
     return bool(_TEST_PATH.search(path))
 
 
+@_remembered
 def is_aside(path: str) -> bool:
     """Examples, documentation, scripts, what is old, what was built: about the code, or a copy of it."""
     return bool(_ASIDE_PATH.search(path))
@@ -35,6 +42,7 @@ def is_prose(language: str) -> bool:
     return language in PROSE or language in CONFIGURATION
 
 
+@_remembered
 def is_reexport(path: str) -> bool:
     """A file whose business is often to name what others define."""
     return path.rsplit("/", 1)[-1] in _REEXPORT

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from indexer.chunking import Chunk
-from indexer.file_rank import FILE_WEIGHTS, FileWeights, file_factors
-from indexer.places import file_stem, is_aside, is_prose, is_reexport, is_test
-from indexer.tokens import QUALIFIED_NAME, STOPWORDS, asked_words, query_tokens, tokens, word_tokens
+from indexer.file_rank import FILE_WEIGHTS, FileWeights, file_factors, stem_tokens
+from indexer.places import is_aside, is_prose, is_reexport, is_test
+from indexer.tokens import QUALIFIED_NAME, STOPWORDS, asked_words, query_tokens, word_tokens
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +65,10 @@ class Query:
             for token in word_tokens(word):
                 found.setdefault(token, number / len(words))
         return found
+
+    @cached_property
+    def asked(self) -> frozenset[str]:
+        return frozenset(self.tokens)
 
     @cached_property
     def is_symbol(self) -> bool:
@@ -151,14 +155,15 @@ def _place_factor(query: Query, chunk: Chunk, weights: Weights) -> float:
 
 def _name_boost(query: Query, chunk: Chunk, weights: Weights) -> float:
     """How well the names that the chunk defines, and its file's own, answer to the words of the query."""
-    last_names = {name.rsplit(".", 1)[-1].lower() for name in chunk.defines}
-    is_defined = weights.definition * bool(last_names & query.names)
-    return is_defined + weights.stem_path * _covered(file_stem(chunk.path), set(query.tokens))
+    is_defined = 0.0
+    if query.names:
+        last_names = {name.rsplit(".", 1)[-1].lower() for name in chunk.defines}
+        is_defined = weights.definition * bool(last_names & query.names)
+    return is_defined + weights.stem_path * _covered(stem_tokens(chunk.path), query.asked)
 
 
-def _covered(name: str, asked: set[str]) -> float:
+def _covered(named: frozenset[str], asked: frozenset[str]) -> float:
     """The share of a name's tokens that the query has."""
-    named = set(tokens(name))
     return len(named & asked) / len(named) if named else 0.0
 
 

@@ -13,12 +13,14 @@ from numpy.typing import NDArray
 from indexer.chunking import Chunk, chunk_text
 from indexer.files import SourceFile, read_source
 from indexer.languages import language_of
+from indexer.lexical import Weights
 from indexer.lines import cut_lines
 from indexer.overlays import overlay_candidates
 from indexer.parts import Parts
 from indexer.quarantine import read_quarantine
 from indexer.ranking import Candidate, Query, rank
 from indexer.secrets import mask_secrets
+from indexer.word_counts import WordCounts
 
 log = logging.getLogger(__name__)
 CANDIDATES = 150  # of each search; recall of the files sought is flat above
@@ -63,6 +65,16 @@ def search(text: str, k: int, parts: Parts, overlays: Mapping[str, str]) -> list
     return passages
 
 
+@dataclass(frozen=True, slots=True)
+class Hits:
+    """What the searches of one index found, id -> score, before a chunk is read: by words among code itself and among
+    everything, and by meaning."""
+
+    code: Mapping[str, float]
+    others: Mapping[str, float]
+    cosine: Mapping[str, float]
+
+
 def find_candidates(
     query: Query, parts: Parts, overlays: Mapping[str, str], embedding: NDArray[np.float32] | None = None
 ) -> list[Candidate]:
@@ -70,8 +82,23 @@ def find_candidates(
 
     `embedding` is the query's, where somebody has it already.
     """
-    bm25 = dict(parts.lexical.search(query.tokens, CANDIDATES, core=True) + parts.lexical.search(query.tokens, OTHERS))
-    cosine = dict(_dense(query.text, parts, embedding)) if query.text.strip() else {}
+    return read_candidates(query, find_hits(query, parts, embedding), parts, overlays, parts.lexical)
+
+
+def find_hits(
+    query: Query, parts: Parts, embedding: NDArray[np.float32] | None = None, weights: Weights | None = None
+) -> Hits:
+    """What either search finds; `weights`: see `LexicalIndex.candidates`."""
+    code, others = parts.lexical.candidates(query.tokens, CANDIDATES, OTHERS, weights)
+    return Hits(code, others, dict(_dense(query.text, parts, embedding)) if query.text.strip() else {})
+
+
+def read_candidates(
+    query: Query, hits: Hits, parts: Parts, overlays: Mapping[str, str], counts: WordCounts
+) -> list[Candidate]:
+    """The chunks of `hits`, and those that define a name that is asked for; overlays in place of their files, their
+    words weighed by `counts`."""
+    bm25, cosine = {**hits.code, **hits.others}, hits.cosine
     ids = list(dict.fromkeys((*bm25, *cosine)))
     if query.identifiers:
         names = [name.lower() for name in query.identifiers]
@@ -81,7 +108,7 @@ def find_candidates(
     if not overlays:
         return found
     kept = [candidate for candidate in found if candidate.chunk.path not in overlays]
-    return kept + overlay_candidates(query, overlays, parts, cosine)
+    return kept + overlay_candidates(query, overlays, counts, cosine)
 
 
 def _dense(text: str, parts: Parts, embedding: NDArray[np.float32] | None) -> list[tuple[str, float]]:

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
-from pydantic import Field, ValidationError
+from pydantic import Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from indexer.workspace import Workspace, write_atomically
@@ -104,6 +104,19 @@ class IndexerSettings(SectionSettings):
     max_file_bytes: int = Field(1_000_000, gt=0, description="files larger than this are not indexed; bytes")
     chroma: str = Field(
         "", description="empty: an embedded Chroma in .nightschool; or http://host:port of a Chroma server"
+    )
+    chroma_tenant: str = Field("default_tenant", min_length=1, description="whose the collections are on that server")
+    chroma_database: str = Field("default_database", min_length=1, description="the database that they are in there")
+    chroma_key: SecretStr = Field(
+        SecretStr(""),
+        description="the key that the server, or the proxy before it, demands; rather in the environment, as "
+        "NIGHTSCHOOL_INDEXER__CHROMA_KEY, or in chroma_key_file, than in a file that is committed",
+    )
+    chroma_key_file: Path | None = Field(None, description="a file with that key, which only you can read (mode 0600)")
+    chroma_key_header: str = Field(
+        "X-Chroma-Token",
+        pattern=r"^[A-Za-z0-9-]+$",
+        description="the header that it is sent in; in Authorization it is sent as a bearer token",
     )
     ray: str = Field(
         "", pattern=r"^$|^local$|^(ray://)?(\[[0-9a-fA-F:]+\]|[A-Za-z0-9._-]+):[0-9]{1,5}$",

@@ -16,6 +16,7 @@ from indexer.embedding import Embedder
 from indexer.embedding_cache import EmbeddingCache
 from indexer.files import Skipped, SourceFile, list_files, read_source
 from indexer.lexical import LexicalIndex
+from indexer.recent import MOST
 from indexer.secrets import mask_secrets
 from indexer.settings import IndexerSettings
 from indexer.store import Store
@@ -42,6 +43,10 @@ class Progress:
 Tell = Callable[[Progress], None]
 
 
+def say_nothing(progress: Progress) -> None:
+    """Nobody wants to know."""
+
+
 @dataclass
 class Tally:
     """What one update found and did."""
@@ -57,7 +62,7 @@ def read_tree(
 ) -> Tally:
     """Bring the catalogue up to the tree (with `only`: to these files and folders). Content decides, not times."""
     tally = Tally()
-    known = {path: hash for path, hash in catalogue.hashes().items() if not only or _is_below(path, only)}
+    known = catalogue.hashes(only)
     listed = list_files(workspace, only)
     changes: list[FileChange] = []
     here: set[str] = set()
@@ -82,10 +87,6 @@ def read_tree(
     return tally
 
 
-def _is_below(path: str, tops: Sequence[str]) -> bool:
-    return any(path == top or path.startswith(f"{top}/") for top in tops)
-
-
 def describe(source: SourceFile) -> FileChange:
     """A file as the catalogue keeps it: masked, then cut into chunks."""
     masked = mask_secrets(source.text)
@@ -100,8 +101,20 @@ def sync_lexical(catalogue: Catalogue, lexical: LexicalIndex, tell: Tell) -> Non
     while todo := catalogue.todo(Target.LEXICAL, 5_000):
         lexical.write((one.id, one.chunk) for one in todo)
         catalogue.done(todo)
+        lexical.hide([one.id for one in todo])
         done += len(todo)
         tell(Progress("indexing words", min(done, total), total))
+
+
+def show_lexical(catalogue: Catalogue, lexical: LexicalIndex) -> bool:
+    """Let what waits for the lexical index be found before it is written, and go on waiting; False when it is much."""
+    todo = catalogue.todo(Target.LEXICAL, MOST + 1)
+    if len(todo) > MOST or not lexical.show((one.id, one.chunk) for one in todo):
+        return False
+    # What another thread has written meanwhile was hidden before it was shown.
+    waiting = {one.id for one in catalogue.todo(Target.LEXICAL, MOST + 1)}
+    lexical.hide([one.id for one in todo if one.id not in waiting])
+    return True
 
 
 def sync_store(

@@ -8,6 +8,7 @@ from pathlib import Path
 
 STATE_FOLDER = ".nightschool"
 SETTINGS_FILE = "nightschool.toml"
+NIGHT_LOCK = "night.lock"
 
 
 class NotAWorkspace(Exception):
@@ -46,6 +47,11 @@ class Workspace:
     @property
     def logs(self) -> Path:
         return self.state / "logs"
+
+    @property
+    def night_lock(self) -> Path:
+        """Held by a night, a sweep or a restore while it works here."""
+        return self.state / NIGHT_LOCK
 
     @property
     def settings_file(self) -> Path:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
+import time
+from collections import Counter
+from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from dataclasses import dataclass
 
@@ -20,6 +22,7 @@ from server.reach import reach
 from server.shapes import done_json
 
 RETRY_AFTER_S = 5
+COMES_BACK_S = 2 * RETRY_AFTER_S  # so long a place is kept for who was told to come back
 Ask = tuple[Question, Wish]
 
 
@@ -28,24 +31,41 @@ class TooManyQuestions(Exception):
 
 
 class Queue:
-    """How many questions are in work or waiting; the one too many is told to come back."""
+    """How many questions are in work or waiting; the one too many is told to come back.
 
-    def __init__(self, most: int) -> None:
+    While somebody else who was told so may still come, nobody takes more than an even share of the places.
+    """
+
+    def __init__(self, most: int, clock: Callable[[], float] = time.monotonic) -> None:
         self._most = most
-        self._held = 0
+        self._held: Counter[str] = Counter()
+        self._refused_at: dict[str, float] = {}
+        self._clock = clock
 
-    async def held(self, events: AsyncGenerator[AnswerEvent]) -> AsyncGenerator[AnswerEvent]:
-        """`events`, counted while they run. Raises `TooManyQuestions` before the first when there are too many."""
-        if self._held >= self._most:
-            raise TooManyQuestions(f"{self._most} questions are waiting already")
-        self._held += 1
+    async def held(self, events: AsyncGenerator[AnswerEvent], name: str) -> AsyncGenerator[AnswerEvent]:
+        """`events`, counted for `name` while they run. Raises `TooManyQuestions` before the first."""
+        self._take_place(name)
         try:
             # Closed with us: a reader that leaves must stop the model now, not when the collector comes by.
             async with aclosing(events):
                 async for event in events:
                     yield event
         finally:
-            self._held -= 1
+            self._held[name] -= 1
+
+    def _take_place(self, name: str) -> None:
+        waiting = {who for who, at in self._refused_at.items() if self._clock() - at < COMES_BACK_S}
+        names = {name, *waiting, *(+self._held)}
+        if self._held.total() >= self._most:
+            refusal = f"{self._most} questions are waiting already"
+        elif waiting - {name} and self._held[name] >= max(1, self._most // len(names)):
+            refusal = f"others wait too, and {self._held[name]} of {self._most} places are yours"
+        else:
+            self._refused_at.pop(name, None)
+            self._held[name] += 1
+            return
+        self._refused_at = {who: self._refused_at[who] for who in waiting} | {name: self._clock()}
+        raise TooManyQuestions(refusal)
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +84,7 @@ class Answers:
         events = answer(question, wish, reach(self.backend, asker).doors)
         if self.backend.settings.feedback:
             events = written_down(events, self.feedback, answer_id, question, asker.name)
-        return self.queue.held(self.metrics.observed(events, door))
+        return self.queue.held(self.metrics.observed(events, door), asker.name)
 
 
 async def named_events(events: AsyncGenerator[AnswerEvent], answer_id: str) -> AsyncGenerator[Event]:

@@ -175,7 +175,7 @@ async def answer(question: Question, wish: Wish, doors: Doors) -> AsyncGenerator
 
 
 async def _search(course: _Course) -> AsyncGenerator[Notice]:
-    before = course.doors.words_only()
+    before, waits = course.doors.words_only(), course.doors.not_read()
     try:
         course.found = await retrieve(course.question, course.wish.passages, course.doors)
     except IndexUnavailable as error:
@@ -187,7 +187,9 @@ async def _search(course: _Course) -> AsyncGenerator[Notice]:
             yield course.note(f"Searched by words only: {fault}.")
         for missing in course.doors.missing():
             yield course.note(f"Not asked: {missing}")
-        if not course.found.passages:
+        if waits:
+            yield course.note(f"Not all of the code is read yet ({waits}): ask again in a moment.")
+        elif not course.found.passages:
             yield course.note("Nothing in the index matches the question.")
         elif course.found.unknown and course.found.is_enough:
             yield course.note(f"Nowhere in the index: {_named(course.found.unknown)}.")
@@ -242,7 +244,8 @@ async def _checked_words(model: Model, course: _Course) -> AsyncGenerator[Answer
 
 async def _without_model(course: _Course, error: EngineError) -> AsyncGenerator[AnswerEvent]:
     what = "lines of code that answer best" if course.quotes else "passages found"
-    yield course.note(f"No model answers now ({error}). These are the {what}.")
+    shown = f" These are the {what}." if course.found.passages else ""
+    yield course.note(f"No model answers now ({error}).{shown}")
     if course.quotes and not course.has_quoted:
         yield course.quote()
 
@@ -292,6 +295,12 @@ async def _measure_words(course: _Course) -> Groundedness:
     return measured
 
 
+async def _measure_whole(course: _Course, text: str) -> Groundedness:
+    if course.measured is not None and text == course.written:
+        return course.measured
+    return await _measure(course, text)
+
+
 async def _measure(course: _Course, text: str) -> Groundedness:
     passages, doors = course.found.passages, course.doors
     knows = doors.knows if course.has_index else lambda name: True
@@ -309,11 +318,11 @@ async def _finish(course: _Course) -> Done:
     if text and passages and not numbers:
         numbers = standing_behind(text, passages)
         course.note("The model marked no source; the citations are the passages that share its words.")
-    freshness = await course.doors.freshness()
+    freshness, whole = await asyncio.gather(course.doors.freshness(), _measure_whole(course, text))
     cited_in = {passages[n - 1].repository for n in numbers}
     commits = {name: await course.doors.commit_of(name) if name else freshness.commit or "" for name in cited_in}
     citations = check(numbers, passages, commits, course.doors.still_there)
-    _note_doubts(course, citations, whole := await _measure(course, text))
+    _note_doubts(course, citations, whole)
     course.mark("total")
     return Done(
         text,

@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, ExitStack, asynccontextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from typing import TypeVar
 
-from indexer.index import IndexState, IndexUnavailable, Progress, UpdateReport
+from indexer.index import IndexUnavailable, Progress, UpdateReport
 from indexer.opened import AnyIndex, open_any_index
 from indexer.search import Passage
 from indexer.settings import IndexerSettings
@@ -29,6 +30,8 @@ from server.settings import ServerSettings
 from server.several import SeveralServing
 
 log = logging.getLogger(__name__)
+T = TypeVar("T")
+BEING_READ = "the index is being read"
 # Below it a model's words are more often wrong than the quoted code: benchmarks/answers.md.
 TRUSTED_FROM = 1_000_000_000  # parameters
 
@@ -40,7 +43,7 @@ class IndexKeeper:
     """The index of a backend: open, brought up to date, then watched. `reason` says what is missing, or is ""."""
 
     index: AnyIndex
-    reason: str = "the index is being read"
+    reason: str = BEING_READ
     progress: Progress | None = None
     _updating: threading.Lock = field(default_factory=threading.Lock)
 
@@ -77,7 +80,9 @@ class Backend:
         if asker.repositories is None:
             return self.doors
         choice = _choice(self.keeper.index, self.workspace, self.settings, asker.repositories)
-        return _doors(self.index_for(asker), self.serving, self.settings, choice)
+        doors = _doors(self.index_for(asker), self.serving, self.settings, choice)
+        # How many files there are is not for who may not read all of them.
+        return replace(doors, not_read=lambda: BEING_READ if self.keeper.reason else "")
 
     def missing(self) -> list[str]:
         """What keeps the backend from being ready; empty when it is."""
@@ -105,6 +110,7 @@ async def open_backend(workspace: Workspace, tell: Callable[[str], None]) -> Asy
         tasks = [asyncio.create_task(_keep_index(keeper)), asyncio.create_task(serving.run())]
         try:
             doors = _doors(index, serving, settings, _choice(index, workspace, settings, None))
+            doors = replace(doors, not_read=lambda: keeper.reason)
             yield Backend(workspace, settings, keeper, serving, doors)
         finally:
             for task in tasks:
@@ -162,9 +168,6 @@ def _doors(
     async def search(query: str, k: int, overlays: Mapping[str, str]) -> Sequence[Passage]:
         return await asyncio.to_thread(index.search, query, k, overlays)
 
-    async def freshness() -> IndexState:
-        return await asyncio.to_thread(index.state)
-
     def still_there(passage: Passage) -> bool:
         return index.is_current(passage.path, passage.start_line, passage.end_line, passage.sha256)
 
@@ -178,10 +181,33 @@ def _doors(
         return await asyncio.to_thread(index.commit_of, repository)
 
     return Doors(
-        search, still_there, freshness, borrow, find_named, index.knows, last_changed, commit_of, index.missing,
-        index.words_only, adapter_for,
+        search, still_there, shared(index.state), borrow, find_named, index.knows, last_changed, commit_of,
+        index.missing, index.words_only, adapter_for,
         code_first=is_code_first(settings, serving.base_model), min_groundedness=settings.min_groundedness,
     )  # fmt: skip
+
+
+def shared(look: Callable[[], T]) -> Callable[[], Awaitable[T]]:
+    """`look` in a thread, once for all who ask before it begins; while one runs, who asks gets the next.
+
+    Answers of one batch end together, and each wants to know what git says: a process of some 10 ms.
+    """
+    one_at_a_time = asyncio.Lock()
+    next_look: asyncio.Task[T] | None = None
+
+    async def run() -> T:
+        nonlocal next_look
+        async with one_at_a_time:
+            next_look = None
+            return await asyncio.to_thread(look)
+
+    async def asked() -> T:
+        nonlocal next_look
+        if next_look is None:
+            next_look = asyncio.create_task(run())
+        return await asyncio.shield(next_look)  # who leaves does not take it from the others
+
+    return asked
 
 
 def is_code_first(settings: ServerSettings, base_model: BaseModel) -> bool:

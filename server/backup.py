@@ -18,18 +18,19 @@ from typing import BinaryIO
 
 import psutil
 
-from indexer.workspace import Workspace
+from indexer.fleet_settings import fleet_folder
+from indexer.quarantine import QUARANTINE_FILE
+from indexer.workspace import STATE_FOLDER, Workspace
 from server.adapter import POINTER, AdapterError, find_adapter, find_broken, list_adapters, read_current
 from server.backup_format import (
-    ADAPTERS,
-    FEEDBACK,
+    AUDIT_FILES,
     FILES,
+    FLEET,
     FORMAT,
-    GENERATED,
+    GENERATED_FILE,
     HEAD,
     NIGHT_RECORD,
-    NIGHTS,
-    POINTER_NAME,
+    REPOSITORY_ID,
     SINGLE_FILES,
     BackupError,
     Entry,
@@ -38,7 +39,7 @@ from server.backup_format import (
     is_inside,
     mode_of,
 )
-from server.feedback import Feedback
+from server.feedback import FEEDBACK_FILE, Feedback
 
 # Weights hardly shrink (bfloat16: by a fifth), and level 1 takes a quarter of the time of level 6.
 _LEVEL = 1
@@ -47,7 +48,10 @@ _GZIP = b"\x1f\x8b"
 
 @dataclass(frozen=True, slots=True)
 class BackupReport:
-    """What was written: `bytes` of the archive, how many `files`, which adapters; `notices`: what is not in it, why."""
+    """What was written: `bytes` of the archive, how many `files`; `notices`: what is not in it, and why.
+
+    `adapters`: versions; of a fleet's repository with its id and "/" in front.
+    """
 
     file: Path
     bytes: int
@@ -73,7 +77,9 @@ def make_backup(
         archive = _Archive(tar)
         notices = _write(workspace, archive, with_generated, tell)
     kept = Inventory(files=archive.entries)
-    return BackupReport(file, file.stat().st_size, len(kept.files), tuple(kept.adapters()), tuple(notices))
+    adapters = [f"{state}/{version}" for state in kept.states() for version in kept.adapters(state)]
+    adapters = [name.removeprefix(f"{FLEET}/").removeprefix(f"{STATE_FOLDER}/") for name in adapters]
+    return BackupReport(file, file.stat().st_size, len(kept.files), tuple(adapters), tuple(notices))
 
 
 def _refuse_bad_place(workspace: Workspace, file: Path) -> None:
@@ -95,30 +101,69 @@ def _write(workspace: Workspace, archive: _Archive, with_generated: bool, tell: 
     program = f"nightschool {metadata.version('nightschool')}"
     made = datetime.now(UTC).replace(microsecond=0)
     archive.put(HEAD, Head(format=FORMAT, made_at=made, workspace=workspace.root.name, program=program))
-    # Before the adapters: the one in service now is in the list that is made next.
-    pointer, notices = _read_pointer(workspace)
-    tell("adapters")
-    notices += _write_adapters(workspace, archive, tell)
-    if pointer is not None:
-        archive.add(POINTER_NAME, pointer)
-    tell("feedback, settings, nights")
-    if (feedback := Feedback(workspace).copy()) is not None:
-        archive.add(FEEDBACK, feedback, 0o600)
-    folders = [(NIGHTS, NIGHT_RECORD), *([(GENERATED, re.compile(r"\w[\w.-]*"))] if with_generated else [])]
-    for name in (*SINGLE_FILES, *(each for folder, kind in folders for each in _names(workspace, folder, kind))):
-        if (workspace.root / name).is_file():
-            with (workspace.root / name).open("rb") as opened:
-                archive.add_open(name, opened)
+    notices = _write_state(workspace, STATE_FOLDER, archive, with_generated, tell)
+    for id in _repositories(workspace):
+        tell(f"repository {id}")
+        kept = Workspace(workspace.root, fleet_folder(workspace) / id)
+        notices += [f"{id}: {said}" for said in _write_state(kept, f"{FLEET}/{id}", archive, with_generated, tell)]
+    tell("settings, the team")
+    for name in SINGLE_FILES:
+        _write_file(workspace.root / name, name, archive)
+    _write_audit(workspace, archive)
     archive.put(FILES, Inventory(files=archive.entries))
     return notices
 
 
-def _read_pointer(workspace: Workspace) -> tuple[bytes | None, list[str]]:
+def _repositories(workspace: Workspace) -> list[str]:
+    """The ids of all that something is kept of, those that left the fleet too: what they hold must not come back."""
+    folder = fleet_folder(workspace)
+    if not folder.is_dir():
+        return []
+    return sorted(path.name for path in folder.iterdir() if path.is_dir() and REPOSITORY_ID.fullmatch(path.name))
+
+
+def _write_state(
+    place: Workspace, state: str, archive: _Archive, with_generated: bool, tell: Callable[[str], None]
+) -> list[str]:
+    """What `place.state` keeps, as `state` in the archive; returns what was left out and why."""
+    # Before the adapters: the one in service now is in the list that is made next.
+    pointer, notices = _read_pointer(place)
+    notices += _write_adapters(place, state, archive, tell)
+    if pointer is not None:
+        archive.add(f"{state}/adapters/{POINTER}", pointer)
+    if (feedback := Feedback(place).copy()) is not None:
+        archive.add(f"{state}/{FEEDBACK_FILE}", feedback, 0o600)
+    _write_file(place.state / QUARANTINE_FILE, f"{state}/{QUARANTINE_FILE}", archive)
+    kinds = [("nights", NIGHT_RECORD), *([("generated", GENERATED_FILE)] if with_generated else [])]
+    for folder, kind in kinds:
+        for name in _names(place.state / folder, kind):
+            _write_file(place.state / folder / name, f"{state}/{folder}/{name}", archive)
+    return notices
+
+
+def _write_file(file: Path, name: str, archive: _Archive) -> None:
+    if file.is_file():
+        with file.open("rb") as opened:
+            archive.add_open(name, opened)
+
+
+def _write_audit(workspace: Workspace, archive: _Archive) -> None:
+    """The audit log and those before it, to the last whole line: one may be written meanwhile."""
+    with ExitStack() as stack:
+        # All opened first: they change names when the newest is full.
+        files = [(name, workspace.root / name) for name in AUDIT_FILES]
+        opened = [(name, stack.enter_context(file.open("rb"))) for name, file in files if file.is_file()]
+        for name, each in opened:
+            raw = each.read()
+            archive.add(name, raw[: raw.rfind(b"\n") + 1], 0o600)
+
+
+def _read_pointer(place: Workspace) -> tuple[bytes | None, list[str]]:
     """`current.json` as it stands, if what it names can be served."""
     try:
-        raw = (workspace.adapters / POINTER).read_bytes()
-        if (current := read_current(workspace.adapters)) is not None:
-            find_adapter(workspace.adapters, current.version, digest=True)
+        raw = (place.adapters / POINTER).read_bytes()
+        if (current := read_current(place.adapters)) is not None:
+            find_adapter(place.adapters, current.version, digest=True)
     except FileNotFoundError:
         return None, []
     except AdapterError as error:
@@ -126,29 +171,28 @@ def _read_pointer(workspace: Workspace) -> tuple[bytes | None, list[str]]:
     return raw, []
 
 
-def _write_adapters(workspace: Workspace, archive: _Archive, tell: Callable[[str], None]) -> list[str]:
-    left_out = dict(find_broken(workspace.adapters))
-    for adapter in list_adapters(workspace.adapters):
+def _write_adapters(place: Workspace, state: str, archive: _Archive, tell: Callable[[str], None]) -> list[str]:
+    left_out = dict(find_broken(place.adapters))
+    for adapter in list_adapters(place.adapters):
         tell(f"adapter {adapter.version}")
         try:
-            find_adapter(workspace.adapters, adapter.version, digest=True)
+            find_adapter(place.adapters, adapter.version, digest=True)
             with ExitStack() as stack:
                 # All opened first: one that is pruned meanwhile is still whole.
                 names = sorted(path.name for path in adapter.folder.iterdir() if not path.name.startswith("."))
                 opened = {name: stack.enter_context((adapter.folder / name).open("rb")) for name in names}
                 for name, each in opened.items():
-                    archive.add_open(f"{ADAPTERS}/{adapter.version}/{name}", each)
+                    archive.add_open(f"{state}/adapters/{adapter.version}/{name}", each)
         except (AdapterError, FileNotFoundError) as error:
             left_out[adapter.version] = str(error)
     return [f"adapter {version} is left out: {fault}" for version, fault in left_out.items()]
 
 
-def _names(workspace: Workspace, folder: str, kind: re.Pattern[str]) -> list[str]:
+def _names(folder: Path, kind: re.Pattern[str]) -> list[str]:
     try:
-        found = sorted(path.name for path in (workspace.root / folder).iterdir())
+        return sorted(path.name for path in folder.iterdir() if kind.fullmatch(path.name))
     except FileNotFoundError:
         return []
-    return [f"{folder}/{name}" for name in found if kind.fullmatch(name)]
 
 
 @dataclass(slots=True)

@@ -26,7 +26,9 @@ def backup(
     ] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Write what cannot be made again into one file: adapters, feedback, settings, the nights' records.
+    """Write what cannot be made again into one file: adapters, feedback, settings, nights' records, the audit log.
+
+    Of a fleet also what is kept of each repository: its adapters, what was forgotten, its nights' records.
 
     A backend or a night may run meanwhile. The file is readable by you only; it holds no token, no code and no index.
 
@@ -62,6 +64,7 @@ def restore(
     Examples: `nightschool restore --list app.tar.gz`, `nightschool restore app.tar.gz`, `nightschool restore --force
     app.tar.gz`
     """
+    from server.console import say
     from server.restore import list_backup
     from server.restore import restore as put_back
 
@@ -70,8 +73,10 @@ def restore(
         return
     report = put_back(find_workspace(workspace), file, force)
     if as_json:
-        print(json.dumps({"restored": report.restored, "same": report.same}))
+        print(json.dumps({"restored": report.restored, "same": report.same, "kept": report.kept}))
         return
+    if report.kept:
+        say(f"the audit log that is here stays; of the backup left out: {', '.join(report.kept)}")
     print(f"restored {len(report.restored)}, there already {len(report.same)}")
     for unit in report.restored:
         print(f"  {unit}")

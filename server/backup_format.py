@@ -16,29 +16,31 @@ from pydantic import BaseModel, ConfigDict
 from indexer.quarantine import QUARANTINE_FILE
 from indexer.workspace import SETTINGS_FILE, STATE_FOLDER
 from server.adapter import POINTER
+from server.audit import AUDIT_FILE, FILES_BEFORE
 from server.feedback import FEEDBACK_FILE
 from server.team import TEAM_FILE
 
-FORMAT = 1
+FORMAT = 2  # 2: a fleet's repositories, the audit log
 HEAD = "nightschool-backup.json"
 FILES = "files.json"
 MOST_RECORD_BYTES = 64_000_000  # of `files.json`: a hundred thousand generated answers take 15 MB
 
-ADAPTERS = f"{STATE_FOLDER}/adapters"
-NIGHTS = f"{STATE_FOLDER}/nights"
-GENERATED = f"{STATE_FOLDER}/generated"
-FEEDBACK = f"{STATE_FOLDER}/{FEEDBACK_FILE}"
-POINTER_NAME = f"{ADAPTERS}/{POINTER}"
+FLEET = f"{STATE_FOLDER}/fleet"
 TEAM = f"{STATE_FOLDER}/{TEAM_FILE}"
-# Read whole; each is replaced in one step by whoever writes it.
-SINGLE_FILES = (SETTINGS_FILE, f"{STATE_FOLDER}/{QUARANTINE_FILE}", TEAM)
-PRIVATE = frozenset({TEAM, FEEDBACK})
+AUDIT = f"{STATE_FOLDER}/logs/{AUDIT_FILE}"
+AUDIT_FILES = (AUDIT, *(f"{AUDIT}.{number}" for number in range(1, FILES_BEFORE + 1)))
+# Of the workspace as a whole. Read whole; each is replaced in one step by whoever writes it.
+SINGLE_FILES = (SETTINGS_FILE, TEAM)
 # `last_failed.json`, `2026-11-24-0230.json`: what became of nights. Not `state.json`, which belongs to a run.
 NIGHT_RECORD = re.compile(r"(2[0-9-]+[A-Za-z0-9._-]*|last_[a-z]+)\.json")
+GENERATED_FILE = re.compile(r"\w[\w.-]*")
+REPOSITORY_ID = re.compile(r"[a-z0-9][a-z0-9._-]{0,39}-[0-9a-f]{8}")  # as `RepositorySettings.id` makes them
 _PLAIN = r"[A-Za-z0-9_][A-Za-z0-9._-]{0,200}"
-_IN_FOLDERS = re.compile(
-    rf"{re.escape(ADAPTERS)}/[a-z0-9][a-z0-9._-]{{0,63}}/{_PLAIN}"
-    rf"|{re.escape(NIGHTS)}/{NIGHT_RECORD.pattern}|{re.escape(GENERATED)}/{_PLAIN}"
+_STATE = rf"{re.escape(STATE_FOLDER)}(?:/fleet/{REPOSITORY_ID.pattern})?"
+_IN_ADAPTER = re.compile(rf"{_STATE}/adapters/[a-z0-9][a-z0-9._-]{{0,63}}/{_PLAIN}")
+_IN_STATE = re.compile(
+    rf"{_STATE}/(?:adapters/{re.escape(POINTER)}|nights/{NIGHT_RECORD.pattern}|generated/{_PLAIN}"
+    rf"|{re.escape(QUARANTINE_FILE)}|{re.escape(FEEDBACK_FILE)})"
 )
 
 
@@ -70,24 +72,45 @@ class Inventory(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
     files: Mapping[str, Entry]
 
-    def adapters(self) -> list[str]:
-        """The versions of the adapters that are in it."""
-        return sorted({name.split("/")[2] for name in self.files if is_in_adapter(name)})
+    def adapters(self, state: str = STATE_FOLDER) -> list[str]:
+        """The versions of the adapters that are in it, of the workspace or of the repository kept in `state`."""
+        return sorted(
+            {
+                name.split("/")[-2]
+                for name in self.files
+                if is_in_adapter(name) and name.startswith(f"{state}/adapters/")
+            }
+        )
+
+    def states(self) -> list[str]:
+        """The folders that keep a state: the workspace's own, and that of every repository of its fleet."""
+        in_fleet = {"/".join(name.split("/")[:3]) for name in self.files if name.startswith(f"{FLEET}/")}
+        return [STATE_FOLDER, *sorted(in_fleet)]
 
 
 def belongs(name: str) -> bool:
     """Is `name` (relative to the workspace, "/") a file that a backup may hold?"""
-    known = name in SINGLE_FILES or name in (FEEDBACK, POINTER_NAME)
-    return known or _IN_FOLDERS.fullmatch(name) is not None
+    known = name in SINGLE_FILES or name in AUDIT_FILES
+    return known or is_in_adapter(name) or _IN_STATE.fullmatch(name) is not None
 
 
 def is_in_adapter(name: str) -> bool:
-    return name.startswith(f"{ADAPTERS}/") and name.count("/") == 3
+    return _IN_ADAPTER.fullmatch(name) is not None
+
+
+def is_pointer(name: str) -> bool:
+    """Does it say which adapter is in service?"""
+    return name.endswith(f"/adapters/{POINTER}")
+
+
+def is_feedback(name: str) -> bool:
+    return name.endswith(f"/{FEEDBACK_FILE}")
 
 
 def mode_of(name: str, archived: int) -> int:
     """The mode that `name` gets: what is private is its owner's alone, and nothing becomes executable."""
-    return 0o600 if name in PRIVATE else 0o600 | archived & 0o044
+    is_private = name == TEAM or name in AUDIT_FILES or is_feedback(name)
+    return 0o600 if is_private else 0o600 | archived & 0o044
 
 
 def unit_of(name: str) -> str:

@@ -110,7 +110,7 @@ def _unpack(path: Path, folder: Path, digest: str, end_of_turn: str) -> None:
 def _read_in_its_own_process(arguments: list[str]) -> str:
     # A gigabyte of framework and weights that the caller must not keep.
     environment = {**os.environ, "HF_HUB_OFFLINE": "1", "DO_NOT_TRACK": "1"}
-    command = [sys.executable, "-m", "server.base_model_read", *arguments]
+    command = [sys.executable, "-P", "-m", "server.base_model_read", *arguments]
     done = subprocess.run(command, capture_output=True, text=True, env=environment)
     if done.returncode != 0:
         last = [line for line in done.stderr.splitlines() if line.strip()][-1:]

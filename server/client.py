@@ -179,7 +179,8 @@ async def start_backend(
 def _spawn(workspace: Workspace, log_file: Path) -> subprocess.Popen[bytes]:
     with log_file.open("ab") as log:
         return subprocess.Popen(
-            [sys.executable, "-m", "nightschool", "serve", "--workspace", str(workspace.root)],
+            # -P: an editor starts us in the repository, whose own secrets.py or server/ would be imported for ours.
+            [sys.executable, "-P", "-m", "nightschool", "serve", "--workspace", str(workspace.root)],
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,

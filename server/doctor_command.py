@@ -54,6 +54,7 @@ async def _look(place: Workspace) -> AsyncIterator[Finding]:
     from indexer.settings import IndexerSettings
     from server.client import find_backend
     from server.doctor import Finding, cluster, embedder, engine, engines, look_at_machine
+    from server.doctor_servers import chroma, endpoints
     from server.doctor_team import look_at_team
     from server.settings import ServerSettings
 
@@ -69,7 +70,7 @@ async def _look(place: Workspace) -> AsyncIterator[Finding]:
     backend = await find_backend(place)
     ready = await backend.get("/readyz") if backend else None
     yield engine(ready)
-    for finding in engines(ready):
+    for finding in (*engines(ready), *endpoints(settings, ready), *chroma(indexer_settings, ready)):
         yield finding
     if backend:
         await backend.close()

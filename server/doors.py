@@ -36,7 +36,7 @@ class Doors:
     `commit_of`: the commit of a repository of a fleet that is checked out. `missing`: those that could not be
     asked last time, with the reason, one line each. `words_only`: why the search finds by words only for now, "" when
     it finds by meaning too. `adapter_for`: the adapter that answers from these passages, where the engine has one for
-    each repository; None: what is in service.
+    each repository; None: what is in service. `not_read`: how far the tree is read since the start, "" when all of it.
 
     How far the model is trusted: `code_first` quotes the lines that answer at once and holds the model's words back
     until they are checked; words below `min_groundedness` are never shown alone.
@@ -53,5 +53,6 @@ class Doors:
     missing: Callable[[], Sequence[str]] = tuple
     words_only: Callable[[], str] = lambda: ""
     adapter_for: Callable[[Sequence[Passage]], str | None] = lambda passages: None
+    not_read: Callable[[], str] = lambda: ""
     code_first: bool = False
     min_groundedness: float = MIN_GROUNDEDNESS

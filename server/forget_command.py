@@ -10,7 +10,6 @@ from typing import Annotated
 
 import typer
 
-from indexer.fleet_settings import FleetSettings, fleet_folder
 from indexer.git import run_git
 from indexer.quarantine import Quarantine, read_quarantine, write_quarantine
 from indexer.workspace import Workspace, find_workspace
@@ -61,6 +60,8 @@ def find_holder(place: Workspace, what: str) -> tuple[Workspace, str]:
 
     It is kept in the fleet's folder, by what the repository is: a rename, or taking it out for a while, loses nothing.
     """
+    from indexer.fleet_settings import FleetSettings  # pydantic: half of what importing the front door would take
+
     repositories = FleetSettings.read(place).repositories
     if not repositories:
         return place, what
@@ -104,6 +105,7 @@ def _relative(place: Workspace, what: str) -> str:
 
 def _bring_index_up(place: Workspace) -> int | None:
     """How many files are in the index now; None where there is no index."""
+    from indexer.fleet_settings import fleet_folder
     from server.local import update_index
 
     if not (place.state / "index").exists() and not fleet_folder(place).exists():
@@ -128,6 +130,8 @@ def _report(place: Workspace, kind: str, name: str, undo: bool, files: int | Non
 
 def _held(place: Workspace) -> Quarantine:
     """What is held; in a fleet of all repositories, with their names in front."""
+    from indexer.fleet_settings import FleetSettings
+
     repositories = FleetSettings.read(place).repositories
     if not repositories:
         return read_quarantine(place)

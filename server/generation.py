@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import copy
 import json
-from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
-from contextlib import aclosing
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
+from contextlib import aclosing, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -14,6 +15,10 @@ import httpx
 from tokenizers import Tokenizer
 
 from server.prompt import Turn
+
+# uvicorn, and so vLLM, closes a connection that was idle for 5 s; a question sent into the closing would fail.
+KEPT_S = 2.0
+_END_S = 0.2  # for the end of a stream whose last event has come
 
 
 class GenerationError(Exception):
@@ -107,7 +112,7 @@ class Engine:
             base_url=url,
             headers={"Authorization": f"Bearer {key}"} if key else {},
             timeout=httpx.Timeout(timeout_s, connect=min(5, timeout_s)),
-            limits=httpx.Limits(max_connections=256),
+            limits=httpx.Limits(max_connections=256, keepalive_expiry=KEPT_S),
             trust_env=False,
         )
 
@@ -213,10 +218,12 @@ async def _chunks(response: httpx.Response, adapter: str = "") -> AsyncGenerator
         # 401 and 403 are about our key and 404 about our model's name: every other question would meet them too.
         kind = GenerationRefused if response.status_code in (400, 413, 422, 429) else GenerationError
         raise kind(f"the engine answered {response.status_code}: {response.text[:200]}")
-    async for line in response.aiter_lines():
+    lines = response.aiter_lines()
+    async for line in lines:
         if not line.startswith("data: "):
             continue
         if line == "data: [DONE]":
+            await _read_to_the_end(lines)
             return
         try:
             chunk = json.loads(line[6:])
@@ -229,6 +236,14 @@ async def _chunks(response: httpx.Response, adapter: str = "") -> AsyncGenerator
             )
         yield chunk
     raise GenerationError("the engine broke off in the middle of its answer")
+
+
+async def _read_to_the_end(lines: AsyncIterator[str]) -> None:
+    """Read what follows `[DONE]`, which is nothing: only then does the connection serve the next question too."""
+    with suppress(TimeoutError, httpx.HTTPError):
+        async with asyncio.timeout(_END_S):
+            async for _ in lines:
+                pass
 
 
 async def _pieces(chunks: AsyncGenerator[dict[str, Any]]) -> AsyncGenerator[str | Finish]:

@@ -31,6 +31,12 @@ async def update_index(workspace: Workspace) -> Json:
             return asdict(index.update(_showing(advance)))
 
 
+def index_line(report: Json) -> str:
+    """What `update_index` reports, in one line."""
+    embedded = f"({report['embedded']} embedded now)"
+    return f"{report['files']} files, {report['chunks']} chunks {embedded}, {report['seconds']:.1f} s"
+
+
 async def explain_file(workspace: Workspace, path: str) -> str:
     """Why the file at `path` is or is not in the index."""
     backend = await find_backend(workspace)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lsprotocol import types
+from pygls.exceptions import JsonRpcException
 
 from indexer.workspace import Workspace, write_atomically
 from server.lsp_ask import whole_markdown
@@ -133,9 +134,19 @@ class Actions:
         if server.opens_documents():
             path = await asyncio.to_thread(_write_answer, workspace, whole_markdown(title, result))
             uri = self._session.folders.uri(workspace, path.relative_to(workspace.root).as_posix())
-            server.in_background(server.window_show_document_async(types.ShowDocumentParams(uri, take_focus=True)))
+            server.in_background(self._open_or_say(uri, result.answer))
         else:
             server.say(types.MessageType.Info, result.answer)
+
+    async def _open_or_say(self, uri: str, answer: str) -> None:
+        """Open the document; an editor that does not after all gets the answer as a message."""
+        server = self._session.server
+        try:
+            shown = await server.window_show_document_async(types.ShowDocumentParams(uri, take_focus=True))
+        except JsonRpcException:
+            shown = types.ShowDocumentResult(success=False)
+        if not shown.success:
+            server.say(types.MessageType.Info, answer)
 
 
 def list_actions(params: types.CodeActionParams, can_resolve_edits: bool) -> list[types.CodeAction]:

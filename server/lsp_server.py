@@ -31,6 +31,8 @@ Kind = TypeVar("Kind")
 # How often we look whether the process that started us lives, beside the end of stdin. Seconds.
 _PARENT_POLL_S = 2.0
 _INTERNAL_ERROR = -32603
+# Helix opens documents from 24.07 on and says so only from 2025-11 on (helix-editor/helix#14892).
+_OPEN_DOCUMENTS_UNSAID = frozenset({"helix"})
 
 
 class NightschoolServer(LanguageServer):
@@ -42,6 +44,7 @@ class NightschoolServer(LanguageServer):
         super().__init__("nightschool", version, protocol_cls=MendedProtocol, converter_factory=default_converter)
         self.folders = Folders()
         self.options = Options()
+        self.client_name = ""
         self._fallback = fallback
         self._session: asyncio.Task[Any] | None = None
         self._background: set[asyncio.Task[Any]] = set()
@@ -119,7 +122,8 @@ class NightschoolServer(LanguageServer):
     def opens_documents(self) -> bool:
         """Whether the editor opens a document when asked to (`window/showDocument`)."""
         window = self.client_capabilities.window
-        return bool(window and window.show_document and window.show_document.support)
+        says_so = bool(window and window.show_document and window.show_document.support)
+        return says_so or self.client_name in _OPEN_DOCUMENTS_UNSAID
 
     async def show_work(self, status: StatusResult) -> None:
         work = self._work.setdefault(status.workspace, BackendProgress(self.protocol, self._shows_progress))
@@ -141,6 +145,7 @@ class NightschoolServer(LanguageServer):
     def begin(self, params: types.InitializeParams) -> None:
         """Take over what `initialize` says: folders, options, whose child we are."""
         self.options = from_wire(Options, params.initialization_options or {})
+        self.client_name = params.client_info.name if params.client_info else ""
         named = [folder.uri for folder in params.workspace_folders or []]
         if not named and params.root_uri:
             named = [params.root_uri]

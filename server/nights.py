@@ -101,7 +101,7 @@ def read_last_night(workspace: Workspace) -> LastNight | None:
 
 def read_running_night(workspace: Workspace) -> RunningNight | None:
     """The night that holds the workspace now, and how far its training is; None when none does."""
-    if not _is_locked(workspace.state / "night.lock"):
+    if not _is_locked(workspace.night_lock):
         return None
     try:
         state = RunningNight.model_validate_json((workspace.state / "nights" / "state.json").read_bytes())

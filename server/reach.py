@@ -19,7 +19,7 @@ from indexer.search import Passage
 from server.adapter import VERSION_PATTERN, Adapter, UnknownAdapter, list_adapters
 from server.asker import Asker
 from server.audit import note_read
-from server.backend import Backend
+from server.backend import BEING_READ, Backend
 from server.doors import Doors
 from server.engine import EngineError
 from server.generation import Engine
@@ -109,7 +109,7 @@ class Reach:
         if self.asker.name == OWNER_NAME:
             body["engines"] = {url: asdict(state) for url, state in backend.engines().items()}
         else:
-            waits = "the index is being read" if backend.keeper.reason else ""
+            waits = BEING_READ if backend.keeper.reason else ""
             engine = "" if serving.state.is_answering else f"the engine: {serving.state.name}"
             body["reasons"] = [reason for reason in (waits, engine) if reason]
             body["engine"]["reason"] = ""

@@ -12,20 +12,22 @@ import os
 import shutil
 import tomllib
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from indexer.fleet_settings import fleet_folder, is_fleet
 from indexer.lock import IndexUnavailable, own_folder
 from indexer.opening import index_folder
 from indexer.quarantine import BadQuarantine, read_quarantine
-from indexer.workspace import Workspace, write_atomically
+from indexer.settings import BadSettings
+from indexer.workspace import NIGHT_LOCK, Workspace, write_atomically
 from server.adapter import MANIFEST, AdapterError, find_adapter, read_current
 from server.adapter_files import digests
-from server.backup_format import FEEDBACK, POINTER_NAME, BackupError, Inventory, mode_of, unit_of
+from server.backup_format import AUDIT_FILES, BackupError, Inventory, is_feedback, is_pointer, mode_of, unit_of
 from server.backup_read import Contents, read_backup, skip
 from server.base_model_cache import digest_file
-from server.feedback import Feedback, FeedbackError
+from server.feedback import FEEDBACK_FILE, Feedback, FeedbackError
 
 FOLDER = "restore"
 PLAN = "plan.json"
@@ -33,11 +35,15 @@ PLAN = "plan.json"
 
 @dataclass(frozen=True, slots=True)
 class RestoreReport:
-    """What a restore did: units (a file, or an adapter's folder) that were put there, and those there already."""
+    """What a restore did: units (a file, or an adapter's folder) that were put there, and those there already.
+
+    `kept`: audit logs of the backup that were left out, because the workspace has written on its own.
+    """
 
     contents: Contents
     restored: tuple[str, ...]
     same: tuple[str, ...]
+    kept: tuple[str, ...] = ()
 
 
 def list_backup(file: Path) -> Contents:
@@ -57,10 +63,11 @@ def restore(workspace: Workspace, file: Path, force: bool = False) -> RestoreRep
             contents = _unpack(file, folder / "new")
             _check(file, Workspace(folder / "new"), contents.inventory)
             units = sorted(
-                {unit_of(name) for name in contents.inventory.files}, key=lambda unit: (unit == POINTER_NAME, unit)
+                {unit_of(name) for name in contents.inventory.files}, key=lambda unit: (is_pointer(unit), unit)
             )
             same = [unit for unit in units if _is_same(folder / "new" / unit, workspace.root / unit)]
-            todo = [unit for unit in units if unit not in same]
+            kept = _audit_that_stays(workspace, units)
+            todo = [unit for unit in units if unit not in (*same, *kept)]
             _refuse_to_overwrite([unit for unit in todo if os.path.lexists(workspace.root / unit)], force)
             _make_room(workspace, todo)
             write_atomically(folder / PLAN, json.dumps(todo))
@@ -69,7 +76,13 @@ def restore(workspace: Workspace, file: Path, force: bool = False) -> RestoreRep
             raise BackupError(f"{file} cannot be restored: {error.strerror or error}; nothing was changed") from error
         finally:
             _tidy(folder)
-    return RestoreReport(contents, tuple(todo), tuple(same))
+    return RestoreReport(contents, tuple(todo), tuple(same), tuple(unit for unit in kept if unit not in same))
+
+
+def _audit_that_stays(workspace: Workspace, units: list[str]) -> list[str]:
+    """The audit logs of the backup where there is one already: what is written down there is replaced by nothing."""
+    has_one = any((workspace.root / name).exists() for name in AUDIT_FILES)
+    return [unit for unit in units if unit in AUDIT_FILES] if has_one else []
 
 
 def finish_restore(workspace: Workspace) -> None:
@@ -99,15 +112,30 @@ def _tidy(folder: Path) -> None:
 
 @contextmanager
 def _alone(workspace: Workspace) -> Iterator[None]:
-    """While no backend, night or other restore is at work here, nor begins."""
+    """While no backend, night or other restore is at work here, nor begins; on no repository of a fleet either."""
+    fleet = fleet_folder(workspace)
     try:
-        with own_folder(index_folder(workspace)), (workspace.state / "night.lock").open("a") as night:
-            fcntl.lockf(night, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        with ExitStack() as stack:
+            stack.enter_context(own_folder(index_folder(workspace)))
+            if _has_fleet(workspace):
+                fleet.mkdir(exist_ok=True)
+                stack.enter_context(own_folder(fleet))
+            for state in (workspace.state, *(folder for folder in fleet.glob("*") if folder.is_dir())):
+                if state == workspace.state or (state / NIGHT_LOCK).exists():
+                    night = stack.enter_context((state / NIGHT_LOCK).open("a"))
+                    fcntl.lockf(night, fcntl.LOCK_EX | fcntl.LOCK_NB)
             yield
     except IndexUnavailable as error:
         raise BackupError(f"{error} (`nightschool stop` ends a backend)") from error
     except BlockingIOError as error:
         raise BackupError("a night or a sweep is at work here: let it end first") from error
+
+
+def _has_fleet(workspace: Workspace) -> bool:
+    try:
+        return fleet_folder(workspace).is_dir() or is_fleet(workspace)
+    except BadSettings:  # nothing starts with them; the backup may bring better ones
+        return False
 
 
 def _unpack(file: Path, new: Path) -> Contents:
@@ -129,12 +157,14 @@ def _unpack(file: Path, new: Path) -> Contents:
 def _check(file: Path, new: Workspace, inventory: Inventory) -> None:
     """Is what was unpacked what nightschool can read? By those who will read it."""
     try:
-        for version in inventory.adapters():
-            find_adapter(new.adapters, version, digest=True)
-        read_current(new.adapters)
-        read_quarantine(new)
-        if FEEDBACK in inventory.files:
-            Feedback(new).read()
+        for state in inventory.states():
+            kept = Workspace(new.root, new.root / state)
+            for version in inventory.adapters(state):
+                find_adapter(kept.adapters, version, digest=True)
+            read_current(kept.adapters)
+            read_quarantine(kept)
+            if f"{state}/{FEEDBACK_FILE}" in inventory.files:
+                Feedback(kept).read()
         for name in inventory.files:
             if name.endswith(".toml"):
                 tomllib.loads((new.root / name).read_text("utf-8"))
@@ -197,7 +227,7 @@ def _put_in_place(workspace: Workspace, units: list[str]) -> None:
 def _in_the_way(workspace: Workspace, unit: str) -> list[Path]:
     target = workspace.root / unit
     # An old journal beside a new database would be played into it.
-    journal = [target.with_name(f"{target.name}-journal")] if unit == FEEDBACK else []
+    journal = [target.with_name(f"{target.name}-journal")] if is_feedback(unit) else []
     return [path for path in (*journal, target) if os.path.lexists(path)]
 
 

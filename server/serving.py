@@ -230,7 +230,7 @@ class Serving:
 async def _merge(base: Path, adapter: Path, out: Path) -> None:
     """Merged weights in `out`, by a process of its own: torch would stay in the backend's memory."""
     out.parent.mkdir(parents=True, exist_ok=True)
-    arguments = ("-m", "server.merge", str(base), str(adapter), str(out))
+    arguments = ("-P", "-m", "server.merge", str(base), str(adapter), str(out))
     process = await asyncio.create_subprocess_exec(
         sys.executable, *arguments, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT
     )

@@ -50,7 +50,8 @@ class EmptyCorpus(Exception):
 @dataclass(frozen=True, slots=True)
 class CorpusPlan:
     """How a corpus is made: examples of at most `example_tokens`; `held_out_share` of the files and pages withheld,
-    the conversations of `validation_share` of the rest for validation, and how many there are of each kind."""
+    the conversations of `validation_share` of the rest for validation, and how many there are of each kind. Raw text
+    is cut into pieces of at most `raw_tokens` where that is not 0."""
 
     example_tokens: int
     held_out_share: float
@@ -58,6 +59,7 @@ class CorpusPlan:
     max_files: int
     validation_share: float = 0.0
     amounts: Amounts = field(default_factory=Amounts)
+    raw_tokens: int = 0
 
 
 LineWeights = Callable[[SnapshotFile], Sequence[float] | None]
@@ -105,8 +107,9 @@ def build_corpus(
     staging = folder.with_name(f".{folder.name}.part")
     shutil.rmtree(staging, ignore_errors=True)
     try:
-        withheld = list(_raw_drafts(material, "held-out"))
-        entries = tuple(write_examples(_raw_drafts(material, "train"), withheld, talks, staging, kept.left_out))
+        limit = plan.raw_tokens or plan.example_tokens
+        withheld = list(_raw_drafts(material, "held-out", limit))
+        entries = tuple(write_examples(_raw_drafts(material, "train", limit), withheld, talks, staging, kept.left_out))
         left_out = Counter(snapshot.skipped) + kept.left_out
         masked = Counter(snapshot.masked)
         for document in kept.documents:
@@ -136,9 +139,9 @@ def _what_was_there(snapshot: Snapshot) -> str:
     return f"no source file to learn from in {snapshot.repository}: {seen}"
 
 
-def _raw_drafts(material: Material, split: Split) -> Iterator[Draft]:
-    """The raw text of one side."""
-    sides, counter, limit = material.sides, material.counter, material.example_tokens
+def _raw_drafts(material: Material, split: Split, limit: int) -> Iterator[Draft]:
+    """The raw text of one side, in pieces of at most `limit` tokens."""
+    sides, counter = material.sides, material.counter
     for file in material.files:
         if sides.of_text(file.path) == split:
             yield from file_drafts(file, split, counter, limit)

@@ -12,7 +12,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -29,11 +29,13 @@ from trainer.writing import Answer, Prompted, write_answers
 
 BASE_ARM = "base"
 _CONTEXT_TOKENS, _PASSAGE_TOKENS, _TEXT_TOKENS = 256, 384, 320
+_HOLES_AT_ONCE = 8
 
 
 class EvaluationJob(Model):
     """What is measured: `arms` maps a name to an adapter's folder ("" is the base model alone, which comes first);
-    `batches` are prompts in the order of asking, of which an arm answers what fits into its share of `answer_s`."""
+    `batches` are prompts in the order of asking, of which an arm answers what fits into its share of `answer_s`;
+    `holes` are prompts that every arm goes on from."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -42,6 +44,7 @@ class EvaluationJob(Model):
     arms: dict[str, str]
     items: tuple[dict[str, str], ...]
     batches: tuple[tuple[Prompted, ...], ...] = ()
+    holes: tuple[Prompted, ...] = ()
     answer_s: float = 600
     end_of_turn: str = ""
 
@@ -49,13 +52,15 @@ class EvaluationJob(Model):
 @dataclass(frozen=True, slots=True)
 class Measured:
     """What an arm scored: one score an item, by kind and with or without passages, and its answers in the order of
-    asking, as many batches as there was time for. `tokens_per_s` is how fast it wrote them."""
+    asking, as many batches as there was time for. `tokens_per_s` is how fast it wrote them; `fills` what it wrote into
+    the holes."""
 
     without: dict[str, list[Score]]
     with_passages: dict[str, list[Score]]
     answers: list[Answer]
     batches: int
     tokens_per_s: float
+    fills: list[Answer] = field(default_factory=list)
 
 
 def read_measured(run: Path) -> dict[str, Measured]:
@@ -73,7 +78,8 @@ def _measured(values: dict[str, Any]) -> Measured:
 
     answers = [Answer(**answer) for answer in values["answers"]]
     without, with_passages = scores(values["without"]), scores(values["with_passages"])
-    return Measured(without, with_passages, answers, values["batches"], values["tokens_per_s"])
+    fills = [Answer(**fill) for fill in values["fills"]]
+    return Measured(without, with_passages, answers, values["batches"], values["tokens_per_s"], fills)
 
 
 def run(job: EvaluationJob, tell: Callable[[TrainingEvent], None]) -> None:
@@ -98,7 +104,8 @@ def run(job: EvaluationJob, tell: Callable[[TrainingEvent], None]) -> None:
 
 
 def _digest(job: EvaluationJob, folder: str) -> str:
-    what = [str(job.base_folder), folder, job.items, [[one.model_dump() for one in batch] for batch in job.batches]]
+    batches = [[one.model_dump() for one in batch] for batch in (*job.batches, job.holes)]
+    what = [str(job.base_folder), folder, job.items, batches]
     return sha256(json.dumps(what).encode()).hexdigest()[:12]
 
 
@@ -161,7 +168,12 @@ def _measure(model: Any, tokenizer: Any, items: Sequence[Item], job: EvaluationJ
         done += 1
     seconds = time.monotonic() - began
     written = sum(len(tokenizer(answer.text, add_special_tokens=False)["input_ids"]) for answer in answers)
-    return Measured(without, with_passages, answers, done, round(written / seconds, 1) if answers else 0.0)
+    fills = [
+        fill
+        for start in range(0, len(job.holes), _HOLES_AT_ONCE)
+        for fill in write_answers(model, tokenizer, job.holes[start : start + _HOLES_AT_ONCE], job.end_of_turn)
+    ]
+    return Measured(without, with_passages, answers, done, round(written / seconds, 1) if answers else 0.0, fills)
 
 
 def _score(model: Any, tokenizer: Any, item: Item, passages: str) -> Score:

@@ -22,7 +22,6 @@ _IDENTIFIER = re.compile(r"[\w$]+")
 # A name, the quotes around it, and what would make it another thing of that name: a type or a value of its own.
 _NAMED = re.compile(r"""(['"`]?)([\w$]+)(['"`]?)(\s*(?::(?!:)|=(?!=)))?""")
 _IMPORT = re.compile(r"\s*(?:import|from|use|using|require|#include|export \{)\b")
-_TEST = re.compile(r"(^|/)(tests?|__tests__|specs?|fixtures?)/|(^|/)test_|[._](test|spec)\.")
 _PLAIN = frozenset("main init test setup run start stop get set name value type data self this None True False".split())
 
 
@@ -116,10 +115,6 @@ def top_symbols(facts: Facts, path: str, most: int) -> list[Symbol]:
     """
     found = [symbol for symbol in facts.symbols.get(path, ()) if not symbol.name.startswith(("test_", "Test"))]
     return sorted(found, key=lambda s: (-round(s.weight, 2), not s.about, s.line))[:most]
-
-
-def is_test(path: str) -> bool:
-    return bool(_TEST.search(path))
 
 
 def first_sentence(text: str) -> str:

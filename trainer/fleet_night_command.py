@@ -102,7 +102,7 @@ def _run(fleet: Workspace, hours: float) -> Sequence[Outcome]:
     waiting, min_lines = _waiting(fleet)
 
     def run_night(name: str, minutes: float) -> Ended:
-        command = [sys.executable, "-m", "nightschool", "fleet", "night", "--only", name, "--for-queue"]
+        command = [sys.executable, "-P", "-m", "nightschool", "fleet", "night", "--only", name, "--for-queue"]
         command += ["--workspace", str(fleet.root)]
         return night_process(command, known[name], fleet.logs / f"night-{name}.log", minutes)
 

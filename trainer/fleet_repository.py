@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import os
-import signal
 import subprocess
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
+from indexer.child import end_group
 from indexer.workspace import Workspace
 from trainer.fleet_night import Ended, Waiting
 from trainer.night_record import read_last_night
@@ -59,7 +58,7 @@ def night_process(command: Sequence[str], place: Workspace, log_file: Path, minu
         except subprocess.TimeoutExpired:
             return Ended("cut short", "the hours are used; the next queue goes on where it stopped")
         finally:
-            _end_group(process)
+            end_group(process, _END_TIMEOUT_S)
     record = read_last_night(place)
     if record is not None and datetime.fromisoformat(record.ended_at) >= began:
         return Ended(record.outcome, record.reason)
@@ -69,14 +68,3 @@ def night_process(command: Sequence[str], place: Workspace, log_file: Path, minu
 def _last_line(log_file: Path) -> str:
     lines = [line for line in log_file.read_text("utf-8", "replace").splitlines() if line.strip()]
     return f"{lines[-1].strip()[:300] if lines else 'it said nothing'} (log: {log_file})"
-
-
-def _end_group(process: subprocess.Popen[bytes]) -> None:
-    for number in (signal.SIGTERM, signal.SIGKILL):
-        try:
-            os.killpg(process.pid, number)
-            process.wait(_END_TIMEOUT_S)
-        except ProcessLookupError:
-            return
-        except subprocess.TimeoutExpired:
-            continue

@@ -53,6 +53,22 @@ class Room:
         return messages, prompt.passages
 
 
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """A question of a kind about `source`, over `passages`; `weight` says how recently what it is about changed."""
+
+    kind: ChatKind
+    source: str
+    question: str
+    passages: Sequence[Passage]
+    weight: float = 0.0
+
+    def talk(self, prompt: Sequence[Message], fitted: Sequence[Passage], answer: str) -> Talk:
+        also = tuple(sorted({passage.path for passage in fitted} - {self.source}))
+        messages = (*prompt, {"role": "assistant", "content": answer})
+        return Talk(self.kind, self.source, self.question, messages, self.weight, also)
+
+
 def ground(
     symbols: Sequence[Symbol], search: Search, room: Room, repository: str, most: int, seed: int
 ) -> Iterator[Talk]:
@@ -72,8 +88,8 @@ def ground_missing(names: Sequence[str], search: Search, room: Room, repository:
     for name in names:
         templates = [template for template in (*WHAT, *WHERE) if "{path}" not in template]
         question = pick(templates, "missing", name).format(name=name, repository=repository)
-        talk = _talk("unanswerable", f"made-up:{name}", question, search(question, _how_many(name)), room, name)
-        if talk is not None:
+        asked = _Asked("unanswerable", f"made-up:{name}", question, search(question, _how_many(name)))
+        if (talk := _missing(asked, room, name)) is not None:
             yield talk
 
 
@@ -91,8 +107,8 @@ def contradict(files: Sequence[CodeFile], search: Search, room: Room, most: int,
         gold = next((passage for passage in passages if _rewrites(passage, file.path, line, newer)), None)
         if gold is None:
             continue
-        talk = _answered("conflict", file.path, question, passages, room, gold, f"`{name}` is {newer} [{{n}}].")
-        if talk is not None:
+        asked = _Asked("conflict", file.path, question, passages)
+        if (talk := _answered(asked, room, gold, f"`{name}` is {newer} [{{n}}].")) is not None:
             made += 1
             yield talk
 
@@ -105,41 +121,30 @@ def _ground_one(symbol: Symbol, search: Search, room: Room, repository: str) -> 
     passages = search(question, _how_many(symbol.name))
     if mark(f"without:{symbol.path}:{symbol.name}") < _WITHOUT_SHARE and "{path}" not in question:
         without = [passage for passage in passages if symbol.last_name not in passage.text]
-        return _talk("retrieval", symbol.path, question, without, room, symbol.name, symbol.weight)
+        return _missing(_Asked("retrieval", symbol.path, question, without, symbol.weight), room, symbol.name)
     gold = next((passage for passage in passages if _defines(passage, symbol)), None)
     if gold is None:
         return None
     about = f"{symbol.about.rstrip('.')} [{{n}}]. " if symbol.about else ""
     answer = f"{about}`{symbol.name}` is defined in `{symbol.path}` [{{n}}]:\n\n```\n{symbol.signature}\n```"
-    return _answered("retrieval", symbol.path, question, passages, room, gold, answer, symbol.weight)
+    return _answered(_Asked("retrieval", symbol.path, question, passages, symbol.weight), room, gold, answer)
 
 
-def _answered(
-    kind: ChatKind, source: str, question: str, passages: Sequence[Passage], room: Room, gold: Passage, answer: str,
-    weight: float = 0.0,
-) -> Talk | None:  # fmt: skip
+def _answered(asked: _Asked, room: Room, gold: Passage, answer: str) -> Talk | None:
     """`answer` with `{n}` for the number that the passage `gold` has in the prompt; None where it has no room there."""
-    messages, fitted = room.render(question, passages)
+    messages, fitted = room.render(asked.question, asked.passages)
     place = (gold.path, gold.start_line)
     number = next((n for n, p in enumerate(fitted, 1) if (p.path, p.start_line) == place), None)
     # A passage that was cut may have lost what the answer says of it.
     if number is None or not _still_says(fitted[number - 1], answer):
         return None
-    text = answer.replace("{n}", str(number))
-    also = tuple(sorted({passage.path for passage in fitted} - {source}))
-    return Talk(kind, source, question, (*messages, {"role": "assistant", "content": text}), weight, also)
+    return asked.talk(messages, fitted, answer.replace("{n}", str(number)))
 
 
-def _talk(
-    kind: ChatKind, source: str, question: str, passages: Sequence[Passage], room: Room, name: str, weight: float = 0.0
-) -> Talk | None:
-    """The answer that the passages do not have it; None without a passage: that is another prompt."""
-    messages, fitted = room.render(question, passages)
-    if not fitted:
-        return None
-    answer = pick(MISSING, name).format(name=name)
-    also = tuple(sorted({passage.path for passage in fitted} - {source}))
-    return Talk(kind, source, question, (*messages, {"role": "assistant", "content": answer}), weight, also)
+def _missing(asked: _Asked, room: Room, name: str) -> Talk | None:
+    """The answer that the passages do not have `name`; None without a passage: that is another prompt."""
+    messages, fitted = room.render(asked.question, asked.passages)
+    return asked.talk(messages, fitted, pick(MISSING, name).format(name=name)) if fitted else None
 
 
 def _how_many(name: str) -> int:

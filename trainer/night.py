@@ -165,6 +165,7 @@ def plan_night(workshop: Workshop) -> NightPlan:
     # 25 ms a byte of proof and arm with both prompts, measured with the embedded model on two cores: trainer/LOG.md.
     proof_minutes = arms * settings.proof_bytes * 0.025 / 60
     minutes = settings.budget_minutes + proof_minutes + (settings.answer_minutes if settings.questions else 0)
+    minutes += settings.test_minutes if settings.test_command else 0
     disk = (disk_needed(base, settings.hyper_parameters(has_gpu())) + text * 2) / 1e9
     return NightPlan(
         _why_skip(workshop, state), proof.snapshot.commit, "newer code" if proof.is_next_day else "held-out files",
@@ -249,4 +250,5 @@ def _report(workspace: Workspace, state: NightState, found: Findings) -> NightRe
         learnt=learnt_since(workspace, found.proof.snapshot.commit),
         gone=proved.evidence.gone,
         judged=found.judged,
+        tests=proved.tests,
     )

@@ -17,7 +17,7 @@ class NightBusy(Exception):
 def only_one(workspace: Workspace) -> Iterator[None]:
     """Hold the workspace for a night or a sweep. Raises `NightBusy`."""
     workspace.make_state_folder()
-    with (workspace.state / "night.lock").open("w") as lock:
+    with workspace.night_lock.open("w") as lock:
         try:
             fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:

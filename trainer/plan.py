@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from trainer.corpus import Example
@@ -42,11 +42,19 @@ class Plan:
         return sum(map(len, self.rows))
 
 
-def encode(example: Example, tokenizer: Tokenizer, end_of_turn: str, *, learn_prompts: bool) -> Encoded:
-    """An example as tokens. Raises `BadTemplate`."""
-    if example.entry.is_raw:
-        return encode_raw(example.text, example.entry.part == example.entry.parts, tokenizer, end_of_turn)
-    return encode_chat(example.messages, tokenizer, end_of_turn, learn_all=learn_prompts)
+@dataclass(frozen=True, slots=True)
+class Encoder:
+    """How examples become the tokens of a base model. With `learn_prompts` a conversation's prompt is learnt too."""
+
+    tokenizer: Tokenizer
+    end_of_turn: str
+    learn_prompts: bool = False
+
+    def encode(self, example: Example) -> Encoded:
+        """An example as tokens. Raises `BadTemplate`."""
+        if example.entry.is_raw:
+            return encode_raw(example.text, example.entry.part == example.entry.parts, self.tokenizer, self.end_of_turn)
+        return encode_chat(example.messages, self.tokenizer, self.end_of_turn, learn_all=self.learn_prompts)
 
 
 def order(examples: Sequence[Example], split: str, *, raw: bool) -> list[Example]:
@@ -97,15 +105,14 @@ def choose_mixed(examples: Sequence[Example], max_tokens: int) -> list[Example]:
 
 
 def make_plan(
-    examples: Sequence[Example], tokenizer: Tokenizer, end_of_turn: str, preset: Preset, max_tokens: int, seed: int,
-    *, learn_prompts: bool, packs: bool = True,
-) -> Plan:  # fmt: skip
+    examples: Sequence[Example], encoder: Encoder, preset: Preset, max_tokens: int, seed: int, *, packs: bool = True
+) -> Plan:
     """What a run over `max_tokens` learns: the raw text that changed last, and conversations as `chat_share` of it.
 
     The choice goes by what changed last, the order is shuffled; without `packs` each example has its own row. Raises
     `BadTemplate`.
     """
-    encode_chat(_PROBE, tokenizer, end_of_turn)
+    encode_chat(_PROBE, encoder.tokenizer, encoder.end_of_turn)
     raw_pool, chat_pool = order(examples, "train", raw=True), order(examples, "train", raw=False)
     room = int(max_tokens / max(preset.epochs, 1) / (1 + preset.chat_share))
     raw = choose(raw_pool, room) if raw_pool else []
@@ -115,43 +122,48 @@ def make_plan(
     rows: list[Row] = []
     ends: list[int] = []
     for number, group in enumerate(filter(None, groups)):
-        encoded = [encode(example, tokenizer, end_of_turn, learn_prompts=learn_prompts) for example in group]
-        rows += _epochs(encoded, preset, random.Random(f"{seed}:{number}"), packs)  # noqa: S311
+        rows += _epochs(group, encoder, preset, random.Random(f"{seed}:{number}"), packs)  # noqa: S311
         ends.append(sum(map(len, rows)))
     total = max(1, sum(map(len, rows)))
     chat_tokens = sum(example.entry.tokens for example in chat)
     return Plan(tuple(rows), tuple(end / total for end in ends), len(raw), len(chat), raw_tokens, chat_tokens)
 
 
-def _epochs(encoded: Sequence[Encoded], preset: Preset, chance: random.Random, packs: bool) -> list[Row]:
+def _epochs(
+    group: Sequence[Example], encoder: Encoder, preset: Preset, chance: random.Random, packs: bool
+) -> list[Row]:
+    """The rows of every epoch. Raw text has rows of another size where the preset says so."""
+    by_capacity: dict[int, list[Encoded]] = {}
+    for example in group:
+        by_capacity.setdefault(preset.capacity(raw=example.entry.is_raw), []).append(encoder.encode(example))
     rows: list[Row] = []
     whole, rest = divmod(preset.epochs, 1)
     for _ in range(int(whole)):
-        rows += _shuffled(encoded, preset.row_tokens, chance, packs)
+        rows += _shuffled(by_capacity, chance, packs)
     if rest:
-        last = _shuffled(encoded, preset.row_tokens, chance, packs)
+        last = _shuffled(by_capacity, chance, packs)
         rows += last[: max(1, round(len(last) * rest))]
     return rows
 
 
-def _shuffled(encoded: Sequence[Encoded], capacity: int, chance: random.Random, packs: bool) -> list[Row]:
-    mixed = list(encoded)
-    chance.shuffle(mixed)
-    rows = pack(mixed, capacity) if packs else keep_apart(mixed, capacity)
+def _shuffled(by_capacity: Mapping[int, Sequence[Encoded]], chance: random.Random, packs: bool) -> list[Row]:
+    rows: list[Row] = []
+    for capacity, encoded in by_capacity.items():
+        mixed = list(encoded)
+        chance.shuffle(mixed)
+        rows += pack(mixed, capacity) if packs else keep_apart(mixed, capacity)
     chance.shuffle(rows)
     return rows
 
 
-def held_out_rows(
-    examples: Sequence[Example], tokenizer: Tokenizer, end_of_turn: str, preset: Preset, max_tokens: int
-) -> list[Row]:
+def held_out_rows(examples: Sequence[Example], encoder: Encoder, preset: Preset, max_tokens: int) -> list[Row]:
     """Rows of held-out raw text, about `max_tokens` of it, those that changed last first; empty when nothing is held
     out.
     """
     pool = order(examples, "held-out", raw=True)
     if not pool:
         return []
-    encoded = [encode(example, tokenizer, end_of_turn, learn_prompts=False) for example in choose(pool, max_tokens)]
+    encoded = [encoder.encode(example) for example in choose(pool, max_tokens)]
     return pack(encoded, min(preset.row_tokens, 1024))
 
 

@@ -16,8 +16,8 @@ class Preset:
 
     `alpha` is absolute (scale = alpha / rank); `warmup_share` and `final_lr_share` are shares of the run and of the
     peak learning rate; `row_tokens` the capacity of a packed row and `rows_per_step` the effective batch in rows;
-    `example_tokens` the longest example the corpus makes. `stages`: "raw+chat" is one run over both, "raw,chat" one
-    after the other.
+    `example_tokens` the longest example the corpus makes. `raw_tokens`, when not 0, is what pieces and rows of raw text
+    hold instead of both. `stages`: "raw+chat" is one run over both, "raw,chat" one after the other.
     """
 
     rank: int
@@ -34,6 +34,11 @@ class Preset:
     weight_decay: float = 0.0
     max_grad_norm: float = 1.0
     beta2: float = 0.999
+    raw_tokens: int = 0
+
+    def capacity(self, *, raw: bool) -> int:
+        """Tokens of a row of raw text, or of conversations."""
+        return self.raw_tokens if raw and self.raw_tokens else self.row_tokens
 
 
 PRESETS: dict[str, Preset] = {

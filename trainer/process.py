@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import Protocol
 
 import trainer
+from indexer.child import end_group
 from trainer.job import Failed, Finished, TrainingError, TrainingEvent, line_to_event
 
 LOG_NAME = "training.log"
-_END_TIMEOUT_S = 10.0
 
 
 class Job(Protocol):
@@ -56,8 +56,16 @@ def run_job(job: Job, on_event: Callable[[TrainingEvent], None], module: str = "
 def command_for(module: str, described: Path, processes: int) -> list[str]:
     """What runs `module` on a job: itself, or with several processes by `accelerate launch`, one on each GPU."""
     if processes == 1:
-        return [sys.executable, "-m", module, str(described)]
-    launch = [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", str(processes)]
+        return [sys.executable, "-P", "-m", module, str(described)]
+    launch = [
+        sys.executable,
+        "-P",
+        "-m",
+        "accelerate.commands.launch",
+        "--multi_gpu",
+        "--num_processes",
+        str(processes),
+    ]
     # Everything said: what is left open it asks of a configuration file in the user's home, or warns about.
     plain = ["--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", "0"]
     return [*launch, *plain, "--module", module, str(described)]
@@ -75,19 +83,9 @@ def _started(command: Sequence[str], run: Path) -> Iterator[subprocess.Popen[str
         try:
             yield process
         finally:
-            _end(process)
-
-
-def _end(process: subprocess.Popen[str]) -> None:
-    if process.poll() is None:
-        os.killpg(process.pid, signal.SIGTERM)
-        try:
-            process.wait(_END_TIMEOUT_S)
-        except subprocess.TimeoutExpired:
-            os.killpg(process.pid, signal.SIGKILL)
-    if process.stdout:
-        process.stdout.close()
-    process.wait()
+            end_group(process)
+            assert process.stdout
+            process.stdout.close()
 
 
 def _environment(run: Path) -> dict[str, str]:

@@ -21,6 +21,7 @@ class Margins:
     refusals: float = 0.10
     ends: float = 0.10
     canaries: float = 0.05
+    holes: float = 0.10
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +29,7 @@ class Guards:
     """The candidate's answers against the base model's, question by question; None where nothing was asked.
 
     `names` that exist, `recall` as token F1, `refusals` of what does not exist and `ends` with retrieval on, as served;
-    `canaries` without.
+    `canaries` without; `holes`: functions whose tests pass, with retrieval on, None also where they are too few.
     """
 
     names: Difference | None = None
@@ -36,6 +37,7 @@ class Guards:
     refusals: Difference | None = None
     ends: Difference | None = None
     canaries: Difference | None = None
+    holes: Difference | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,6 +119,7 @@ _GUARDS = (
     ("refusals", "refusals of what does not exist"),
     ("ends", "answers that end by themselves"),
     ("canaries", "canary prompts"),
+    ("holes", "functions that pass the repository's own tests"),
 )
 _FEW = 20
 

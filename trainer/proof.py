@@ -78,7 +78,7 @@ def next_day_items(
     was not yet written when they were.
     """
     with TemporaryDirectory(prefix="nightschool-proof-") as folder:
-        search = _Passages(snapshot, Path(folder))
+        search = SnapshotPassages(snapshot, Path(folder))
         items: list[Item] = []
         used = 0
         for lines in sorted(added, key=_mark):
@@ -124,7 +124,7 @@ def _mark(lines: AddedLines) -> str:
     return sha256(f"{lines.path}:{lines.start}:{lines.end}".encode()).hexdigest()
 
 
-class _Passages:
+class SnapshotPassages:
     """A lexical search over a snapshot."""
 
     def __init__(self, snapshot: Snapshot, folder: Path) -> None:
@@ -137,12 +137,14 @@ class _Passages:
         self._chunks = {chunk.id: chunk for chunk in chunks}
         self._index.write((chunk.id, chunk) for chunk in chunks)
 
-    def before(self, path: str, context: str) -> str:
-        """The best chunks for the last lines of `context`, as raw text; the place itself is left out."""
+    def before(self, path: str, context: str, secret: str = "") -> str:
+        """The best chunks for the last lines of `context`, as raw text; the place itself is left out, and what holds
+        the line `secret`."""
         words = query_tokens(f"{path}\n{context[-300:]}")[-48:]
         parts: list[str] = []
         for id, _ in self._index.search(words, 8):
             chunk = self._chunks[id]
-            if chunk.text.strip()[:80] not in context and len(parts) < _PASSAGES:
+            known = chunk.text.strip()[:80] in context or (secret and secret in chunk.text)
+            if not known and len(parts) < _PASSAGES:
                 parts.append(f"- File: {chunk.path}\nContent:\n{chunk.text[:600]}\n")
         return "\n".join(reversed(parts)) + "\n" if parts else ""

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 
 from indexer.secrets import mask_secrets
 from indexer.settings import IndexerSettings
@@ -14,12 +15,15 @@ from trainer.answers import Checked, Known, Marked, mark, paired, sum_up
 from trainer.asking import Asking, make_asking
 from trainer.comparison import Change, Difference, Score, bits_per_byte, change, difference
 from trainer.evaluate import BASE_ARM, EvaluationJob, Measured, read_measured
+from trainer.filling import Filled, Filling, OwnTests, candidates_in, choose_holes, run_fills
+from trainer.holes import Hole
 from trainer.job import Stage
 from trainer.judge import Contest
 from trainer.ledger import read_ledger
 from trainer.names import Existing
 from trainer.promote import Evidence, Guards
 from trainer.proof import Item, choose_snapshot, elsewhere_items, held_out_items, next_day_items
+from trainer.sandbox import Checkout
 from trainer.settings import TrainerSettings
 from trainer.sources.history import AddedLines, History, NoHistory
 from trainer.sources.snapshot import Snapshot, take_snapshot
@@ -49,7 +53,8 @@ class Proof:
 @dataclass(frozen=True, slots=True)
 class Row:
     """A line of the four-way table: an arm with or without retrieval. Bits per byte; None where it was not measured;
-    `tokens_per_s` as the evaluation wrote its answers, several at a time."""
+    `tokens_per_s` as the evaluation wrote its answers, several at a time; `holes`: functions whose tests pass, of how
+    many."""
 
     arm: str
     retrieval: bool
@@ -57,6 +62,7 @@ class Row:
     elsewhere: float | None
     answers: Checked | None
     tokens_per_s: float = 0.0
+    holes: tuple[int, int] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,12 +75,14 @@ class Shown:
 
 @dataclass(frozen=True, slots=True)
 class Proved:
-    """What a proof found."""
+    """What a proof found. `tests` says on how many functions the repository's own tests were run, "" where they were
+    not asked for."""
 
     rows: tuple[Row, ...]
     evidence: Evidence
     shown: tuple[Shown, ...]
     contests: tuple[Contest, ...] = ()
+    tests: str = ""
 
 
 def make_proof(workspace: Workspace, settings: TrainerSettings, on_progress: OnProgress) -> Proof:
@@ -101,30 +109,62 @@ def prove(
     arms = {BASE_ARM: "", CANDIDATE: str(candidate.folder)}
     if in_service is not None and in_service.version != candidate.version:
         arms[IN_SERVICE] = str(in_service.folder)
+    run = workshop.workspace.state / "runs" / candidate.version
+    tests = _tests(workshop, proof, run)
+    filling = _filling(tests, workshop, proof, corpus) if tests is not None else Filling()
     job = EvaluationJob(
-        run=workshop.workspace.state / "runs" / candidate.version,
+        run=run,
         base_folder=base.folder,
         arms=arms,
         items=tuple(asdict(item) for item in items),
         batches=asking.batches,
+        holes=filling.prompts,
         answer_s=settings.answer_minutes * 60,
         end_of_turn=base.end_of_turn,
     )
     workshop.runner(job, workshop.tell, "trainer.evaluate")
     known = Known(Existing(proof.snapshot), gone_names(workshop.workspace.root, proof.texts.values()), asking.secrets)
-    return _proved(read_measured(job.run), proof, asking, known)
+    measured = read_measured(job.run)
+    filled = Filled()
+    if tests is not None:
+        filled = run_fills(tests, filling, {arm: found.fills for arm, found in measured.items()}, workshop.tell)
+    return _proved(measured, proof, asking, known, filled)
+
+
+def _tests(workshop: Workshop, proof: Proof, run: Path) -> OwnTests | None:
+    """The repository's own tests, at the newest commit; None where no command is set."""
+    settings = workshop.settings
+    if not settings.test_command:
+        return None
+    run.mkdir(parents=True, exist_ok=True)
+    commit = proof.newer or proof.snapshot.commit
+    return OwnTests(workshop.workspace.root, commit, settings.test_command, settings.test_minutes, run / "tests.json")
+
+
+def _filling(tests: OwnTests, workshop: Workshop, proof: Proof, corpus: CorpusReport) -> Filling:
+    if not tests.commit:
+        return Filling(why="there is no git history to take a copy from")
+    held_out = _held_out(corpus)
+
+    def candidates(checkout: Checkout) -> Sequence[Hole]:
+        return candidates_in(checkout, proof.texts, proof.added, held_out)
+
+    return choose_holes(tests, candidates, workshop.settings.holes, proof.snapshot, workshop.tell)
+
+
+def _held_out(corpus: CorpusReport) -> set[str]:
+    return {entry.source for entry in read_ledger(corpus.folder).entries if entry.split == "held-out"}
 
 
 def _items(proof: Proof, corpus: CorpusReport, settings: TrainerSettings) -> list[Item]:
     if proof.is_next_day:
         found = next_day_items(proof.added, proof.texts, proof.snapshot, settings.proof_bytes)
     else:
-        paths = {entry.source for entry in read_ledger(corpus.folder).entries if entry.split == "held-out"}
-        found = held_out_items(proof.texts, sorted(paths), settings.proof_bytes)
+        found = held_out_items(proof.texts, sorted(_held_out(corpus)), settings.proof_bytes)
     return found + elsewhere_items(settings.proof_bytes)
 
 
-def _proved(measured: dict[str, Measured], proof: Proof, asking: Asking, known: Known) -> Proved:
+def _proved(measured: dict[str, Measured], proof: Proof, asking: Asking, known: Known, filled: Filled) -> Proved:
     kind = "next-day" if proof.is_next_day else "held-out"
     marks = {arm: _marks(found, asking, known) for arm, found in measured.items()}
     rows: list[Row] = []
@@ -133,8 +173,11 @@ def _proved(measured: dict[str, Measured], proof: Proof, asking: Asking, known: 
             scores = found.with_passages if retrieval else found.without
             answers = sum_up(list(marks[arm][retrieval].values())) if asking.asked else None
             bits = _bits(scores.get(kind, [])), _bits(scores.get("elsewhere", []))
-            rows.append(Row(arm, retrieval, *bits, answers, found.tokens_per_s))
-    return Proved(tuple(rows), _evidence(measured, kind, proof, marks), _shown(marks), _contests(marks))
+            rows.append(Row(arm, retrieval, *bits, answers, found.tokens_per_s, filled.of(arm, retrieval)))
+    evidence = _evidence(measured, kind, proof, marks)
+    if filled.holes:
+        evidence = replace(evidence, guards=replace(evidence.guards, holes=filled.against(CANDIDATE, BASE_ARM)))
+    return Proved(tuple(rows), evidence, _shown(marks), _contests(marks), filled.said)
 
 
 Marks = dict[str, dict[bool, dict[int, Marked]]]

@@ -22,7 +22,8 @@ from trainer.report_tables import headline, tables
 @dataclass(frozen=True, slots=True)
 class NightReport:
     """What a night decided, and every number that it decided on. `mix` is the corpus' tokens by kind of example, `gone`
-    what the candidate still writes although the repository has it no more."""
+    what the candidate still writes although the repository has it no more, `tests` on what the repository's own tests
+    were run."""
 
     night: str
     outcome: Literal["promoted", "refused", "skipped"]
@@ -43,6 +44,7 @@ class NightReport:
     learnt: Learnt = field(default_factory=Learnt)
     gone: tuple[str, ...] = ()
     judged: Judged | None = None
+    tests: str = ""
 
     @classmethod
     def skipped(cls, night: str, reason: str) -> NightReport:

@@ -44,6 +44,7 @@ def tables(report: NightReport) -> dict[str, Table]:
             _number(row.newer_code),
             _number(row.elsewhere),
             *_answer_cells(row),
+            _of(*row.holes) if row.holes else "",
         )
         for row in report.rows
     ]
@@ -53,6 +54,8 @@ def tables(report: NightReport) -> dict[str, Table]:
         "proved on": report.newer_commit[:12],
         "base model": report.base_model,
     }
+    if report.tests:
+        facts["functions for the repository's own tests"] = report.tests
     if (judged := report.judged) is not None:
         facts["the judge"] = judged.judge
         facts["answers that it finds better, worse, neither"] = f"{judged.better}, {judged.worse}, {judged.undecided}"
@@ -68,14 +71,14 @@ def tables(report: NightReport) -> dict[str, Table]:
     }
 
 
-_ANSWER_HEAD = ("names that exist", "recall: exact, F1", "refused", "file: F1", "canaries", "stopped")
+_ANSWER_HEAD = ("names that exist", "recall: exact, F1", "refused", "file: F1", "canaries", "stopped", "tests pass")
 
 
 def _answer_cells(row: Row) -> tuple[str, ...]:
     """Counts and means of an arm's answers; "" where nothing of the kind was asked."""
     found = row.answers
     if found is None:
-        return ("",) * len(_ANSWER_HEAD)
+        return ("",) * (len(_ANSWER_HEAD) - 1)
     return (
         _of(found.valid_names, found.names),
         f"{_of(found.recall_exact, found.recall)}, {found.recall_f1:.2f}" if found.recall else "",

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 
-from trainer.facts import CodeFile, Facts, Symbol, Use, about_file, is_test, top_symbols
+from indexer.places import is_test
+from trainer.facts import CodeFile, Facts, Symbol, Use, about_file, top_symbols
 from trainer.talk import Talk, ask, pick
 
 WHERE = (

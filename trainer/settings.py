@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import os
 import re
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, Self
 
 from pydantic import Field, field_validator
 from pydantic_settings import SettingsConfigDict
 
-from indexer.settings import SectionSettings
+from indexer.settings import BadSettings, SectionSettings
+from indexer.workspace import Workspace
 from trainer.presets import Preset, find_preset
 from trainer.promote import Margins
+from trainer.sources.history import History
 
 Association = Literal[
     "OWNER", "MEMBER", "COLLABORATOR", "CONTRIBUTOR", "FIRST_TIME_CONTRIBUTOR", "FIRST_TIMER", "MANNEQUIN", "NONE"
@@ -46,6 +49,9 @@ class TrainerSettings(SectionSettings):
     row_tokens: int | None = Field(None, ge=64, description="capacity of a packed row; tokens; unset: the preset's")
     rows_per_step: int | None = Field(None, ge=1, description="effective batch; rows; unset: the preset's")
     example_tokens: int | None = Field(None, ge=128, description="longest example; tokens; unset: the preset's")
+    raw_tokens: int | None = Field(
+        None, ge=64, description="pieces and rows of code and other raw text; tokens; unset: the preset's"
+    )
     chat_share: float | None = Field(
         None, ge=0, le=1, description="conversations as a share of the raw tokens of a run; unset: the preset's"
     )
@@ -88,6 +94,12 @@ class TrainerSettings(SectionSettings):
     judge_key_variable: str = Field(
         "", description="environment variable that holds the judge's key; empty: none is sent"
     )
+    test_command: str = Field(
+        "", description="runs the repository's own tests, as python -m pytest -q -x, to see whether functions that the "
+        "arms write pass them; it runs code of the repository and of the model; empty: nothing is run",
+    )  # fmt: skip
+    test_minutes: float = Field(10, gt=0, description="time for all runs of test_command in a night; minutes")
+    holes: int = Field(12, ge=1, le=200, description="functions that the arms write for test_command, time permitting")
     min_gain: float = Field(
         0.0, ge=0, lt=1, description="share of the base model's bits that a candidate must surely save on newer code"
     )
@@ -102,6 +114,7 @@ class TrainerSettings(SectionSettings):
     margin_refusals: float = Field(0.10, ge=0, le=1, description="the same for refusals of what does not exist")
     margin_ends: float = Field(0.10, ge=0, le=1, description="the same for answers that end by themselves")
     margin_canaries: float = Field(0.05, ge=0, le=1, description="the same for prompts that any model should follow")
+    margin_holes: float = Field(0.10, ge=0, le=1, description="the same for functions whose tests pass")
     max_files: int = Field(20_000, ge=1, description="files a corpus takes, those changed last first")
     keep_adapters: int = Field(7, ge=2, description="adapters kept; older ones are deleted")
 
@@ -138,8 +151,21 @@ class TrainerSettings(SectionSettings):
         """What the gate asks of a candidate."""
         return Margins(
             self.min_gain, self.max_forgetting, self.min_files, self.margin_names, self.margin_recall,
-            self.margin_refusals, self.margin_ends, self.margin_canaries,
+            self.margin_refusals, self.margin_ends, self.margin_canaries, self.margin_holes,
         )  # fmt: skip
+
+    @classmethod
+    def read(cls, workspace: Workspace) -> Self:
+        """Raises `BadSettings`, also for a command in a file that is committed: whoever can commit could run it."""
+        settings = super().read(workspace)
+        file = workspace.settings_file
+        in_environment = f"{cls.model_config['env_prefix']}TEST_COMMAND" in os.environ
+        if settings.test_command and not in_environment and History(file.parent).tracks(file.name):
+            raise BadSettings(
+                f"[trainer] test_command stands in {file.name}, which is committed: whoever can commit could run "
+                "programs here. Set NIGHTSCHOOL_TRAINER__TEST_COMMAND in the environment, or take the file out of git"
+            )
+        return settings
 
     @field_validator("github")
     @classmethod
@@ -161,4 +187,5 @@ class TrainerSettings(SectionSettings):
             rows_per_step=self.rows_per_step,
             example_tokens=self.example_tokens,
             chat_share=self.chat_share,
+            raw_tokens=self.raw_tokens,
         )

@@ -97,9 +97,10 @@ def collect(workshop: Workshop, *, commit: str = "HEAD", snapshot: Snapshot | No
     found = collect_documents(workspace, settings, snapshot, tell)
     tell(Stage("making examples"))
     wanted = CorpusSettings.read(workspace)
+    preset = settings.hyper_parameters(has_gpu())
     plan = CorpusPlan(
-        settings.hyper_parameters(has_gpu()).example_tokens, settings.held_out_share, settings.seed,
-        settings.max_files, wanted.validation_share, wanted.amounts(),
+        preset.example_tokens, settings.held_out_share, settings.seed, settings.max_files, wanted.validation_share,
+        wanted.amounts(), preset.raw_tokens,
     )  # fmt: skip
     workspace.make_state_folder()
     workspace.corpus.mkdir(exist_ok=True)

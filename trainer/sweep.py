@@ -283,7 +283,7 @@ def _mark(workshop: Workshop, corpus: Path, minutes: float) -> str:
 
 _DECIDING = set(TrainerSettings.model_fields) & {
     "preset", "backend", "max_steps", "seed", "rank", "alpha", "learning_rate", "epochs", "row_tokens",
-    "rows_per_step", "example_tokens", "chat_share", "learn_prompts", "held_out_tokens",
+    "rows_per_step", "example_tokens", "raw_tokens", "chat_share", "learn_prompts", "held_out_tokens",
 }  # fmt: skip
 
 

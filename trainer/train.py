@@ -23,7 +23,7 @@ from trainer.corpus import Example, read_examples
 from trainer.encoding import BadTemplate, Row
 from trainer.job import Failed, Finished, HeldOut, Note, Stage, TrainingError, TrainingEvent, TrainingJob, event_to_line
 from trainer.ledger import Ledger, read_ledger
-from trainer.plan import Plan, held_out_rows, make_plan
+from trainer.plan import Encoder, Plan, held_out_rows, make_plan
 from trainer.presets import Preset
 from trainer.ranks import join, rank, same_for_all, world_size
 from trainer.readiness import memory_needed
@@ -48,6 +48,10 @@ class Run:
     tokenizer: Any
     tell: Tell
 
+    @property
+    def encoder(self) -> Encoder:
+        return Encoder(self.tokenizer, self.base.end_of_turn, self.job.learn_prompts)
+
 
 @dataclass(frozen=True, slots=True)
 class Made:
@@ -68,9 +72,7 @@ def run(job: TrainingJob, tell: Tell) -> Adapter | None:
     join()
     tell(Stage("loading the base model"))
     under_way = _load(job, tell)
-    kept_out = held_out_rows(
-        examples, under_way.tokenizer, under_way.base.end_of_turn, under_way.preset, job.held_out_tokens
-    )
+    kept_out = held_out_rows(examples, under_way.encoder, under_way.preset, job.held_out_tokens)
     tell(Stage("loss on held-out files before training"))
     before, after_s = _held_out_loss(under_way, kept_out, "before")
     deadline -= after_s * 1.5  # another process may be busy by then
@@ -160,10 +162,8 @@ def _plan(run: Run, examples: Sequence[Example], left_s: float) -> Plan:
     whole = sum(example.entry.tokens for example in examples) * 3
 
     def plan_for(max_tokens: int) -> Plan:
-        return make_plan(
-            examples, run.tokenizer, run.base.end_of_turn, preset, max_tokens, job.seed,
-            learn_prompts=job.learn_prompts, packs=keeps_packed_apart(run.backend),
-        )  # fmt: skip
+        packs = keeps_packed_apart(run.backend)
+        return make_plan(examples, run.encoder, preset, max_tokens, job.seed, packs=packs)
 
     try:
         if kept.is_file():

@@ -57,7 +57,7 @@ WantedBy=multi-user.target
 
 def night_command(workspace: Workspace) -> list[str]:
     """What runs one night of `workspace`, whatever folder it is started in."""
-    return [sys.executable, "-m", "nightschool", "night", "--workspace", str(workspace.root)]
+    return [sys.executable, "-P", "-m", "nightschool", "night", "--workspace", str(workspace.root)]
 
 
 def night_units(workspace: Workspace, at: time) -> tuple[str, str, str]:
@@ -81,7 +81,7 @@ def backend_unit(workspace: Workspace, options: Sequence[str] = ()) -> tuple[str
 
     Only `.nightschool` and the caches can be written by it: a bug cannot change the code that it reads.
     """
-    command = [sys.executable, "-m", "nightschool", "serve", "--workspace", str(workspace.root), *options]
+    command = [sys.executable, "-P", "-m", "nightschool", "serve", "--workspace", str(workspace.root), *options]
     # A "-" before a path: it need not be there. `.nightschool` must: run `nightschool index` first.
     caches = [f"-{Path(cache).expanduser()}" for cache in CACHES]
     text = _SERVICE.format(

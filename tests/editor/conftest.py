@@ -363,10 +363,15 @@ async def start_editor() -> AsyncIterator[Callable[..., Any]]:
     """Start the language server as an editor does, not yet initialized."""
     editors: list[Editor] = []
 
-    async def start(*arguments: str, environment: dict[str, str] | None = None, cwd: Path = ROOT) -> Editor:
+    async def start(
+        *arguments: str,
+        environment: dict[str, str] | None = None,
+        cwd: Path = ROOT,
+        door: tuple[str, ...] = ("server.lsp",),
+    ) -> Editor:
         environment = {**os.environ, "PYTHONPATH": str(ROOT), **(environment or {})}
         process = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "server.lsp", *arguments, "--stdio", stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+            sys.executable, "-m", *door, *arguments, "--stdio", stdin=subprocess.PIPE, stdout=subprocess.PIPE,
             cwd=cwd, env=environment, start_new_session=True, limit=1 << 26,
         )  # fmt: skip
         editors.append(Editor(process))

@@ -82,7 +82,7 @@ async function drive(page) {
     const frame = page.frameLocator("iframe.webview.ready").frameLocator("#active-frame");
     return (await frame.locator("#question").count()) ? frame : undefined;
   }, "the chat view", 30000);
-  await script({ piece_wait_s: 0.12 });
+  await script({ piece_wait_s: 0.3 }); // a busy machine draws two or three times a second
   await chat.locator("#question").fill("How is a file read?");
   await chat.locator("#question").press("Enter");
   const lengths = new Set();
@@ -164,7 +164,9 @@ async function drive(page) {
   await palette(page, "nightschool: Show Status");
   seen.status = await until(async () => (await page.locator(".quick-input-list").innerText()).includes("Last night") && page.locator(".quick-input-list").innerText(), "the status list");
   await shot(page, "vscode-status");
-  await page.keyboard.press("Escape");
+  await page.locator(".quick-input-list .monaco-list-row", { hasText: "Ghost text" }).click(); // cut in the list
+  await page.locator(".notification-toast", { hasText: "cannot fill in the middle" }).waitFor();
+  await palette(page, "Notifications: Clear All Notifications");
 
   // The other themes.
   for (const [theme, name, mark] of [["Light Modern", "light", "vs"], ["Dark High Contrast", "high-contrast", "hc-black"]]) {

@@ -1,14 +1,15 @@
-"""Real editors with the configurations of extension-proto/editors: Neovim 0.7, Neovim 0.12, Emacs' eglot."""
+"""Real editors with the configurations of extension-proto/editors: Neovim 0.7, Neovim 0.12, Emacs' eglot, Helix."""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
-import tomllib
 import zipfile
 from dataclasses import fields
 from pathlib import Path
@@ -128,6 +129,69 @@ async def test_eglot_asks_and_streams_in_batch(backend, slow_when_told, workspac
     assert seen["shutdown"] is True
 
 
+class Terminal:
+    """A program in a terminal of tmux's, on a socket of its own."""
+
+    def __init__(self, socket: Path) -> None:
+        self._tmux = ["tmux", "-S", str(socket), "-f", "/dev/null"]
+
+    def run(self, *arguments: str) -> str:
+        return subprocess.run([*self._tmux, *arguments], capture_output=True, text=True, timeout=20).stdout
+
+    def press(self, *keys: str) -> None:
+        for key in keys:
+            self.run("send-keys", key)
+
+    async def until(self, *shown: str, seconds: float = 30) -> list[str]:
+        """The screen's lines once all of `shown` stand there."""
+        for _ in range(int(seconds * 10)):
+            screen = self.run("capture-pane", "-p")
+            if all(text in screen for text in shown):
+                return [line.strip() for line in screen.splitlines()]
+            await asyncio.sleep(0.1)
+        raise AssertionError(f"{shown} not seen:\n{screen}")
+
+
+@pytest.fixture
+def helix(tmp_path, tmp_path_factory):
+    """A terminal, and the command that starts Helix with our languages.toml in it."""
+    program = shutil.which("hx") or str(Path(os.environ.get("NIGHTSCHOOL_HELIX", "/nowhere")) / "hx")
+    if not Path(program).is_file() or shutil.which("tmux") is None:
+        pytest.skip("no Helix and tmux here: setup_helix.sh fetches it, and NIGHTSCHOOL_HELIX says where to")
+    home = tmp_path_factory.mktemp("home")
+    (home / "helix").mkdir()
+    shutil.copy(EDITORS / "helix-languages.toml", home / "helix" / "languages.toml")
+    (home / "nightschool").write_text(
+        f'#!/bin/sh\nshift\nPYTHONPATH="{ROOT}" exec "{sys.executable}" -m server.lsp "$@"\n'
+    )
+    (home / "nightschool").chmod(0o755)
+    given = {"HOME": home, "XDG_CONFIG_HOME": home, "PATH": f"{home}:{os.environ['PATH']}", "LANG": "C.UTF-8"}
+    terminal = Terminal(home / "tmux")
+    yield terminal, ["env", *(f"{name}={value}" for name, value in given.items()), program, "-v", "--log", home / "log"]
+    terminal.run("kill-server")
+
+
+@pytest.mark.editors
+async def test_helix_lists_the_code_actions_and_opens_the_answer(backend, slow_when_told, workspace, helix):
+    terminal, command = helix
+    size = ["-x", "110", "-y", "30", "-c", str(workspace)]
+    terminal.run("new-session", "-d", *size, *map(str, command), "reader.py")
+    await terminal.until("def read(path):", "NOR")
+    listed = []
+    for _ in range(20):  # until the language server is there, Helix says that none is
+        terminal.press("%", "Space", "a")
+        with contextlib.suppress(AssertionError):
+            listed = await terminal.until("nightschool: Explain", seconds=2)
+            break
+        terminal.press("Escape")
+    assert [line for line in listed if "nightschool: " in line] != []
+    terminal.press("Down", "Enter")
+    shown = await terminal.until(".nightschool/answers/answer-1.md", "reader.py:1-2")
+    assert shown[0].endswith("# Ask about this")
+    assert any("Reads é😀 one file" in line for line in shown)
+    assert slow_when_told.asked[0]["selection"].startswith("def read(path):")
+
+
 @pytest.mark.parametrize("client", ["neovim@v0.11", "visual-studio-code"])
 async def test_the_capabilities_that_editors_were_recorded_with_are_understood(client, workspace, backend):
     command = [sys.executable, "-m", "server.lsp"]
@@ -144,10 +208,7 @@ async def test_the_capabilities_that_editors_were_recorded_with_are_understood(c
         await language_client.shutdown_session()
 
 
-def test_the_files_that_could_not_be_tried_at_least_parse():
-    assert tomllib.loads((EDITORS / "helix-languages.toml").read_text())["language-server"]["nightschool"]["args"] == [
-        "lsp"
-    ]
+def test_the_file_that_could_not_be_tried_at_least_parses():
     assert json.loads((EDITORS / "zed-settings.json").read_text())["language_models"]["openai_compatible"][
         "nightschool"
     ]

@@ -65,6 +65,29 @@ async def test_a_chosen_action_is_asked_and_opened_as_a_safe_document(start_edit
     assert "commit abc1234def, 1 changed file, up to date" in text
 
 
+async def test_helix_opens_the_answer_though_it_does_not_say_that_it_can(start_editor, workspace, backend):
+    editor = await start_editor()
+    await editor.initialize(workspace, clientInfo={"name": "helix"})
+    uri = editor.open(workspace / "reader.py", "x = 1\n")
+    (explain, *_) = await listed(editor, uri, at((0, 0), (0, 5)))
+    await editor.request("workspace/executeCommand", explain["command"] | {"title": None})
+    await editor.until(lambda: [r for r in editor.requests if r["method"] == "window/showDocument"])
+    assert editor.told("window/showMessage") == []
+
+
+async def test_an_editor_that_opens_no_document_after_all_gets_the_answer_as_a_message(
+    start_editor, workspace, backend, script
+):
+    editor = await start_editor()
+    editor.answers["window/showDocument"] = {"success": False}
+    await editor.initialize(workspace, SHOWS)
+    uri = editor.open(workspace / "reader.py", "x = 1\n")
+    (explain, *_) = await listed(editor, uri, at((0, 0), (0, 5)))
+    await editor.request("workspace/executeCommand", explain["command"] | {"title": None})
+    await editor.until(lambda: editor.told("window/showMessage"))
+    assert editor.told("window/showMessage") == [{"type": 3, "message": "".join(script.pieces)}]
+
+
 async def test_a_citation_opens_its_lines_and_nothing_outside_the_folder(start_editor, workspace, backend):
     editor = await start_editor()
     await editor.initialize(workspace, SHOWS)

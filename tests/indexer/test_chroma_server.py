@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from indexer.chroma_server import ChromaServer
 from indexer.index import Index, open_index
 from indexer.settings import IndexerSettings
 from indexer.store import Store, open_client
@@ -50,8 +51,8 @@ def over(workspace: Workspace, embedder):
 
 @pytest.fixture
 def retry_at_once(monkeypatch):
-    monkeypatch.setattr("indexer.index._FIRST_WAIT_S", 0.05)
-    monkeypatch.setattr("indexer.index._LONGEST_WAIT_S", 0.05)
+    monkeypatch.setattr("indexer.following._FIRST_WAIT_S", 0.05)
+    monkeypatch.setattr("indexer.following._LONGEST_WAIT_S", 0.05)
 
 
 def test_what_is_indexed_over_a_server_is_found_and_stays_there(workspace, chroma, over):
@@ -347,7 +348,7 @@ def test_another_embedder_gets_a_collection_of_its_own_and_the_old_one_goes(work
 
 
 def test_a_collection_that_is_gone_can_be_deleted_again(chroma, tmp_path):
-    store = Store(open_client(tmp_path, chroma.address), "some-collection")
+    store = Store(open_client(tmp_path, ChromaServer(chroma.address)), "some-collection")
     store.delete()
     store.delete()
     store.close()

@@ -7,7 +7,7 @@ import subprocess
 
 import pytest
 
-from indexer.files import Skipped, SourceFile, list_files, source_files
+from indexer.files import IGNORE_FILE, Skipped, SourceFile, list_files, source_files
 from indexer.settings import IndexerSettings
 
 
@@ -90,6 +90,36 @@ def test_ignore_files_hold_with_git_and_without(write, workspace, request, with_
         write(path, "x = 1\n")
     found = [path for path in list_files(workspace) if path.endswith(".py")]
     assert found == ["a.py", "e.gen.py", "keep.log.py", "sub/special.gen.py", "sub/top.py"]
+
+
+@pytest.mark.parametrize("with_git", [True, False])
+def test_a_part_of_the_tree_is_listed_as_in_the_whole(write, workspace, request, with_git):
+    if with_git:
+        request.getfixturevalue("git")
+    for path in (
+        "a.py",
+        "src/b.py",
+        "src/deep/c.py",
+        "src/deep/d.log",
+        "out/e.py",
+        "src-2/f.py",
+        "foo.git/g.py",
+        "é/h i.py",
+    ):
+        write(path, "x = 1\n")
+    write(".gitignore", "out/\n*.log\n")
+    write("src/deep/.gitignore", "!d.log\nc.py\n")
+    write(f"src/{IGNORE_FILE}", "b.py\n")
+    write(".git/HEAD" if not with_git else ".git/x.py", "ref: refs/heads/main\n")
+    (workspace.root / "link").symlink_to("src-2")
+    (workspace.root / "src/loop").symlink_to("..")
+    (workspace.root / "a_link.py").symlink_to("a.py")
+    everything = list_files(workspace)
+    assert everything
+    tops = [path.relative_to(workspace.root).as_posix() for path in workspace.root.rglob("*")]
+    tops += ["link/f.py", "src/loop/a.py", "gone.py", "gone/x.py"]
+    for top in tops:
+        assert list_files(workspace, [top]) == [p for p in everything if p == top or p.startswith(f"{top}/")], top
 
 
 def test_names_that_nobody_expects_are_kept_or_counted(write, git, workspace):

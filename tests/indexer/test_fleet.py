@@ -9,11 +9,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from indexer.cluster import ClusterUnavailable
+from indexer.files import read_source
 from indexer.fleet import open_fleet
 from indexer.fleet_settings import FleetSettings
 from indexer.index import IndexUnavailable
 from indexer.quarantine import Quarantine, write_quarantine
+from indexer.ranking import Query
 from indexer.settings import BadSettings, IndexerSettings
+from indexer.update import describe, embedded_text
 from indexer.workspace import Workspace
 
 PARSER = 'def parse_invoice(text):\n    """Parse the lines of an invoice."""\n    return text.split("\\n")\n'
@@ -185,7 +189,7 @@ def test_removing_a_repository_touches_no_other(three, settle, place, opened):
         assert names == kept | {"chroma"}
         from indexer.store import collection_names, open_client
 
-        assert len(collection_names(open_client(client.chroma, ""))) == 2
+        assert len(collection_names(open_client(client.chroma, None))) == 2
     assert three["mail"].is_dir()
 
 
@@ -423,3 +427,66 @@ def test_a_clone_is_shallow_follows_its_source_and_is_read(tmp_path, repo, settl
     with pytest.raises(CannotFetch, match=r"git clone failed: .*nothing"):
         bring_clone(f"file://{tmp_path}/nothing", Path(tmp_path / "to"), 60)
     assert not (tmp_path / "to").exists()
+
+
+@pytest.fixture
+def on_a_cluster(monkeypatch, embedder):
+    """What a fleet with a cluster asked it for: (repository, path) of each chunk; the embeddings are made here."""
+    asked = []
+
+    def embed(wanted, settings, keep, tell, log_file):
+        for one in wanted:
+            source = read_source(Workspace(Path(one.root)), one.path, settings)
+            chunks = [chunk for chunk in describe(source).chunks if chunk.id in one.ids]
+            asked.extend((Path(one.root).name, one.path) for _ in chunks)
+            keep([embedded_text(chunk) for chunk in chunks], embedder.embed([embedded_text(chunk) for chunk in chunks]))
+        return len(asked)
+
+    monkeypatch.setattr("indexer.missing.embed_on_cluster", embed)
+    monkeypatch.setattr("indexer.missing.WORTH_A_CLUSTER", 2)
+    return asked
+
+
+def test_a_cluster_embeds_what_all_of_them_miss_in_one_go_and_what_forks_share_once(
+    repo, settle, place, embedder, on_a_cluster
+):
+    one = repo("one", {"src/parser.py": PARSER, "src/mailer.py": MAILER})
+    settle(("one", one), ("fork", repo("fork", {"src/parser.py": PARSER, "src/queue.py": QUEUE})))
+    with open_fleet(place, IndexerSettings(ray="local", embedder="a-transformer"), embedder) as fleet:
+        report = fleet.update()
+        assert sorted(path for _, path in on_a_cluster) == ["src/mailer.py", "src/parser.py", "src/queue.py"]
+        assert (report.embedded, report.failed, report.chunks) == (3, {}, 4)
+        assert len(embedder.texts) == 3  # nothing was embedded here, and nothing twice
+        assert paths(fleet.search("a class that holds what is to be done", 1)) == ["fork/src/queue.py"]
+
+
+def test_where_no_cluster_answers_whoever_needs_it_says_so_and_the_words_are_found(
+    repo, settle, place, embedder, monkeypatch
+):
+    def refuse(*_):
+        raise ClusterUnavailable("no Ray cluster answers at local")
+
+    monkeypatch.setattr("indexer.missing.embed_on_cluster", refuse)
+    monkeypatch.setattr("indexer.missing.WORTH_A_CLUSTER", 2)
+    settle(
+        ("large", repo("one", {"src/parser.py": PARSER, "src/mailer.py": MAILER})),
+        ("small", repo("s", {"q.py": QUEUE})),
+    )
+    with open_fleet(place, IndexerSettings(ray="local", embedder="a-transformer"), embedder) as fleet:
+        report = fleet.update()
+        assert report.failed == {"large": "no Ray cluster answers at local"}
+        assert fleet.search("send_reminder", 1)[0].path == "large/src/mailer.py"
+        assert fleet.search("WorkQueue", 1)[0].path == "small/q.py"
+
+
+def test_only_what_is_among_the_best_of_all_is_read(three, opened, monkeypatch):
+    """Whoever has nothing among them is asked for no chunk, and a name that is asked for is looked for everywhere."""
+    monkeypatch.setattr("indexer.fleet_search.CANDIDATES", 1)
+    monkeypatch.setattr("indexer.fleet_search.OTHERS", 1)
+    with opened() as fleet:
+        fleet.update()
+        asked = Query("send a reminder to who has not paid")
+        assert [one.repository for one in fleet._answered(asked, 10, {})] == ["mail"]
+        assert len(fleet._answered(Query("WorkQueue"), 10, {})) == 3
+        laid = {"bills": {"src/new.py": "def remind_of_invoices():\n    return 1\n"}}
+        assert [one.repository for one in fleet._answered(asked, 10, laid)] == ["bills", "mail"]

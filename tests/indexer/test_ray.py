@@ -259,7 +259,7 @@ def test_what_reads_alike_in_two_repositories_is_asked_for_once(tmp_path: Path, 
             (place.root / "a.py").write_text("def f():\n    return 1\n")
             (place.root / f"{name}.py").write_text(f"def {name}():\n    return 2\n")
             indexes.append(stack.enter_context(open_index(place, IndexerSettings(), embedder)))
-            indexes[-1]._read(None)
+            indexes[-1].prepare()
         parts = [index._parts for index in indexes]
         wanted = [(Path(one.root).name, one.path, len(one.ids)) for one in find_missing(parts, 1_000)]
         assert sorted(wanted) == [("fork", "fork.py", 1), ("one", "a.py", 1), ("one", "one.py", 1)]
@@ -270,7 +270,7 @@ def test_what_reads_alike_in_two_repositories_is_asked_for_once(tmp_path: Path, 
 
 def test_rays_own_client_address_works_too(tree: Workspace, cluster: Cluster, tmp_path: Path):
     with open_index(tree, IndexerSettings(), NoBulk()) as index:
-        index._read(None)
+        index.prepare()
         wanted = find_missing([index._parts], 1_000)[:4]
     kept: list[str] = []
 

@@ -92,7 +92,7 @@ def test_a_watched_index_follows_the_quarantine(write, workspace, watched):
 
 
 def test_an_overflow_of_the_kernel_queue_ends_in_a_look_at_everything(watched, write, workspace):
-    changes = watched._changes
+    changes = watched._following._changes
     changes.on_any_event = lambda event: None  # the events that were lost
     write("lost.py", "def lost():\n    return 5\n")
     logging.getLogger("watchdog.observers.inotify_c").warning("Inotify queue overflowed; filesystem events were lost")

@@ -1,5 +1,6 @@
 """The answering path: events as they happen, honest about what is missing."""
 
+import asyncio
 from contextlib import aclosing
 from dataclasses import replace
 
@@ -56,6 +57,15 @@ async def test_without_an_engine_it_gives_the_passages_and_says_so(doors, passag
     assert done.notices == ("No model answers now (it is starting). These are the passages found.",)
 
 
+async def test_while_the_tree_is_read_the_answer_says_so_and_not_that_nothing_matches(scripted, doors):
+    waiting = replace(doors(EngineError("it is starting"), []), not_read=lambda: "indexing words: 3 of 403")
+    done = (await events(Question("q?"), Wish(), waiting))[-1]
+    assert done.notices == (
+        "Not all of the code is read yet (indexing words: 3 of 403): ask again in a moment.",
+        "No model answers now (it is starting).",
+    )
+
+
 async def test_a_failed_generation_is_the_callers_to_show(scripted, doors, passage):
     with pytest.raises(GenerationError, match="broke off"):
         await events(Question("q?"), Wish(), doors(scripted(["it ", GenerationError("vLLM broke off")]), [passage()]))
@@ -67,6 +77,17 @@ async def test_a_reader_that_leaves_stops_the_model(scripted, doors, passage):
         async for _ in stream:
             break
     assert model.stopped == 1
+
+
+@pytest.mark.parametrize("retrieval", [True, False])
+async def test_the_first_token_is_shown_before_the_second_is_written(scripted, doors, passage, retrieval):
+    may_go_on = asyncio.Event()
+    model = scripted(["The", may_go_on, " rest."])
+    async with aclosing(answer(Question("q?"), Wish(retrieval), doors(model, [passage()]))) as stream:
+        async with asyncio.timeout(10):
+            assert await anext(stream) == Text("The")
+        may_go_on.set()
+        assert told([event async for event in stream]) == " rest."
 
 
 async def test_without_retrieval_nothing_is_searched(scripted, doors):

@@ -1,5 +1,6 @@
 """Backup and restore: what cannot be made again goes out and comes back whole, or not at all."""
 
+import fcntl
 import hashlib
 import io
 import json
@@ -20,6 +21,7 @@ from safetensors.numpy import save_file
 
 from indexer.lock import own_folder
 from indexer.opening import index_folder
+from indexer.quarantine import read_quarantine
 from indexer.workspace import Workspace
 from server.adapter import find_adapter, finish_adapter, promote, read_current
 from server.auth import read_or_make_token
@@ -30,6 +32,8 @@ from server.restore import finish_restore, list_backup, restore
 
 NOON = datetime(2026, 11, 24, 12, 0, tzinfo=UTC)
 OLD, NEW = "2026-11-23-0230-abc", "2026-11-24-0230-def"
+REPOSITORY, LEFT = "shop-0123abcd", "gone-89ef4567"  # one of a fleet, and one that left it
+AUDITED = '{"user": "anna", "route": "/ask"}\n'
 
 
 def add_adapter(workspace, version, value=1.0):
@@ -70,7 +74,32 @@ def full(workspace):
         (workspace.state / name).parent.mkdir(parents=True, exist_ok=True)
         (workspace.state / name).write_text("text of a model")
     read_or_make_token(workspace)
+    fill_fleet(workspace)
+    (workspace.logs / "audit.jsonl").write_text(AUDITED * 2 + '{"half')
+    (workspace.logs / "audit.jsonl.1").write_text(AUDITED)
     return workspace
+
+
+def of_fleet(workspace, repository=REPOSITORY):
+    return Workspace(workspace.root / "clone", workspace.state / "fleet" / repository)
+
+
+def fill_fleet(workspace):
+    """What is kept of two repositories, and what is made again."""
+    shop = of_fleet(workspace)
+    shop.make_state_folder()
+    add_adapter(shop, NEW, 7.0)
+    promote(shop.adapters, NEW)
+    ask(shop, 3)
+    of_fleet(workspace, LEFT).make_state_folder()
+    for place, path in ((shop, "a.py"), (of_fleet(workspace, LEFT), "b.py")):
+        (place.state / "quarantine.json").write_text(json.dumps({"version": 1, "paths": {path: ""}, "sources": {}}))
+    for name in ("nights/last_failed.json", "nights/state.json", "corpus/x/ledger.json", "index/catalogue.sqlite"):
+        (shop.state / name).parent.mkdir(parents=True, exist_ok=True)
+        (shop.state / name).write_text("{}")
+    (workspace.state / "fleet/chroma").mkdir()
+    (workspace.state / "fleet/chroma/quarantine.json").write_text("{}")
+    (workspace.state / "fleet/embeddings.sqlite").write_text("")
 
 
 @pytest.fixture
@@ -87,7 +116,7 @@ def archive(full, tmp_path_factory):
 
 def tree(workspace):
     """Every file that matters: path -> bytes."""
-    ignored = ("index/lock", "night.lock", ".gitignore")
+    ignored = ("index/lock", "fleet/lock", "night.lock", ".gitignore")
     files = [path for path in workspace.root.rglob("*") if path.is_file() or path.is_symlink()]
     return {
         path.relative_to(workspace.root).as_posix(): path.read_bytes()
@@ -100,12 +129,18 @@ def names(file):
     return set(list_backup(file).inventory.files)
 
 
+ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors", "manifest.json", "report.md")
 IN_IT = {
     "nightschool.toml", ".nightschool/quarantine.json", ".nightschool/team.json", ".nightschool/feedback.sqlite",
     ".nightschool/adapters/current.json", ".nightschool/nights/2026-11-24-0230.json",
     ".nightschool/nights/last_promoted.json",
     *(f".nightschool/adapters/{version}/{name}" for version in (OLD, NEW)
-      for name in ("adapter_config.json", "adapter_model.safetensors", "manifest.json", "report.md")),
+      for name in ADAPTER_FILES),
+    ".nightschool/logs/audit.jsonl", ".nightschool/logs/audit.jsonl.1",
+    f".nightschool/fleet/{LEFT}/quarantine.json",
+    *(f".nightschool/fleet/{REPOSITORY}/{name}" for name in (
+        "quarantine.json", "feedback.sqlite", "adapters/current.json", "nights/last_failed.json",
+        *(f"adapters/{NEW}/{name}" for name in ADAPTER_FILES))),
 }  # fmt: skip
 
 
@@ -114,10 +149,15 @@ def test_what_cannot_be_made_again_goes_out_and_comes_back_the_same(full, archiv
     assert restore(other, archive).same == ()
     assert Feedback(other).read() == Feedback(full).read()
     before = tree(full)
-    assert tree(other) == {name: before[name] for name in IN_IT}
+    whole_lines = {".nightschool/logs/audit.jsonl": (AUDITED * 2).encode()}
+    assert tree(other) == {name: before[name] for name in IN_IT} | whole_lines
     assert read_current(other.adapters).version == NEW
     assert find_adapter(other.adapters, OLD, digest=True)
-    for name in ("team.json", "feedback.sqlite"):
+    assert find_adapter(of_fleet(other).adapters, NEW, digest=True)
+    assert read_current(of_fleet(other).adapters).version == NEW
+    assert [each.answer for each in Feedback(of_fleet(other)).read()] == ["a3 é"]
+    assert read_quarantine(of_fleet(other, LEFT)).paths == {"b.py": ""}
+    for name in ("team.json", "feedback.sqlite", "logs/audit.jsonl", f"fleet/{REPOSITORY}/feedback.sqlite"):
         assert stat.S_IMODE((other.state / name).stat().st_mode) == 0o600
     assert stat.S_IMODE(archive.stat().st_mode) == 0o600
 
@@ -188,7 +228,7 @@ def test_of_an_answer_that_was_half_written_when_its_writer_was_killed_nothing_i
 def test_a_broken_adapter_is_left_out_and_named(full, archive, other):
     (full.adapters / NEW / "adapter_model.safetensors").write_bytes(b"cut off")
     report = make_backup(full, archive)
-    assert report.adapters == (OLD,)
+    assert report.adapters == (OLD, f"{REPOSITORY}/{NEW}")
     assert len(report.notices) == 2
     assert all(NEW in notice for notice in report.notices)
     restore(other, archive)
@@ -241,6 +281,53 @@ def test_while_a_backend_or_a_night_is_at_work_nothing_is_restored(archive, othe
     os.write(go[1], b".")
     os.waitpid(child, 0)
     assert restore(other, archive).restored
+
+
+def test_while_a_fleet_is_served_or_one_of_its_nights_runs_nothing_is_restored(archive, other):
+    fleet = other.state / "fleet"
+    of_fleet(other).make_state_folder()
+    with own_folder(fleet), pytest.raises(BackupError, match="nightschool stop"):
+        restore(other, archive)
+    with (of_fleet(other).state / "night.lock").open("a") as night:
+        ready, go = os.pipe(), os.pipe()
+        if not (child := os.fork()):
+            fcntl.lockf(night, fcntl.LOCK_EX)
+            os.write(ready[1], b".")
+            os.read(go[0], 1)
+            os._exit(0)
+        os.read(ready[0], 1)
+        with pytest.raises(BackupError, match="a night or a sweep is at work"):
+            restore(other, archive)
+        os.write(go[1], b".")
+        os.waitpid(child, 0)
+    assert restore(other, archive).restored
+
+
+def test_an_audit_log_is_replaced_by_nothing_also_not_by_force(archive, other):
+    other.logs.mkdir(parents=True)
+    (other.logs / "audit.jsonl").write_text("mine\n")
+    report = restore(other, archive, force=True)
+    assert report.kept == (".nightschool/logs/audit.jsonl", ".nightschool/logs/audit.jsonl.1")
+    assert (other.logs / "audit.jsonl").read_text() == "mine\n"
+    assert not (other.logs / "audit.jsonl.1").exists()
+    assert (find_adapter(other.adapters, OLD, digest=True)).version == OLD
+
+
+def test_a_backup_of_the_format_before_is_restored(archive, other):
+    newer = (".nightschool/fleet/", ".nightschool/logs/")
+
+    def older(name, raw):
+        if name == HEAD:
+            return head_of(format=1)(name, raw)
+        if name == FILES:
+            files = json.loads(raw)["files"]
+            kept = {each: about for each, about in files.items() if not each.startswith(newer)}
+            return [(name, json.dumps({"files": kept}).encode())]
+        return [] if name.startswith(newer) else [(name, raw)]
+
+    repack(archive, older)
+    restore(other, archive)
+    assert set(tree(other)) == {name for name in IN_IT if not name.startswith(newer)}
 
 
 # Archives that are not what they should be
@@ -299,13 +386,18 @@ TAMPERED = {
     "a symlink": (with_another(link(tarfile.SYMTYPE, "/etc/passwd")), "no plain file"),
     "a hard link": (with_another(link(tarfile.LNKTYPE, "nightschool.toml")), "no plain file"),
     "a device": (with_another(link(tarfile.CHRTYPE, "")), "no plain file"),
+    "a fleet's path that escapes": (with_another((".nightschool/fleet/../../x-0123abcd/q", b"x")), "does not belong"),
+    "a token of a fleet's repository": (
+        with_another((f".nightschool/fleet/{REPOSITORY}/token", b"x")),
+        "does not belong",
+    ),
     "a file twice": (with_another(("nightschool.toml", b"")), "is in it twice"),
     "a file that is not in the inventory": (with_another((".nightschool/nights/2027.json", b"{}")), "changed since"),
     "a file that is gone": (lambda name, raw: [] if name.endswith("team.json") else [(name, raw)], "changed since"),
     "a changed file": (lambda name, raw: [(name, raw if "team" not in name else b"{} ")], "changed since"),
     "no inventory": (lambda name, raw: [] if name == FILES else [(name, raw)], "is cut off"),
     "something behind the inventory": (lambda name, raw: [(name, raw)] * (1 + (name == FILES)), "behind its end"),
-    "a newer format": (head_of(format=2), "format 2 .nightschool 9.; this nightschool reads up to 1: update"),
+    "a newer format": (head_of(format=3), "format 3 .nightschool 9.; this nightschool reads up to 2: update"),
     "a head that is none": (lambda name, raw: [(name, b"[]" if name == HEAD else raw)], "cannot be read"),
     "a foreign archive": (lambda name, raw: [("README", b"hello")], "is no backup of nightschool"),
     "weights that are a pickle": (with_content(WEIGHTS, b"\x80\x04pickle" * 9), "no safetensors file"),
@@ -321,6 +413,14 @@ TAMPERED = {
     "settings that are no TOML": (with_content("nightschool.toml", b"[server"), "nightschool.toml cannot be read"),
     "a record that is no JSON": (with_content(".nightschool/team.json", b"{"), "team.json cannot be read"),
     "a bad quarantine": (with_content(".nightschool/quarantine.json", b"[]"), "quarantine"),
+    "a bad quarantine in a fleet": (
+        with_content(f".nightschool/fleet/{LEFT}/quarantine.json", b"[]"),
+        "quarantine",
+    ),
+    "weights that are a pickle in a fleet": (
+        with_content(f".nightschool/fleet/{REPOSITORY}/adapters/{NEW}/adapter_model.safetensors", b"\x80\x04p" * 9),
+        "no safetensors file",
+    ),
     "a pointer to nothing": (
         with_content(".nightschool/adapters/current.json", b'{"version": "gone", "previous": []}'),
         "gone",
@@ -421,7 +521,7 @@ def test_killed_at_any_step_a_restore_is_whole_or_never_was(archive, taken, tmp_
     restore(whole, archive)
     wanted = {**before, **tree(whole)}
     outcomes = []
-    for number in range(40):
+    for number in range(80):
         status = in_a_child(lambda n=number: (at_rename(n, die), restore(taken, archive, force=True)))
         finish_restore(taken)
         now = tree(taken)
@@ -439,7 +539,7 @@ def test_killed_at_any_step_a_restore_is_whole_or_never_was(archive, taken, tmp_
 def restore_old(workspace, before):
     for name in tree(workspace).keys() - before.keys():
         (workspace.root / name).unlink()
-    for path in sorted(workspace.adapters.iterdir(), reverse=True):
+    for path in sorted(workspace.state.rglob("*/"), reverse=True):
         if path.is_dir() and not any(path.iterdir()):
             path.rmdir()
     for name, raw in before.items():
@@ -489,12 +589,16 @@ def test_the_commands_say_what_they_did_in_one_line_each(full, cli, tmp_path_fac
     file = tmp_path_factory.mktemp("backups") / "app.tar.gz"
     made = cli("backup", str(file), "--json", cwd=full.root)
     report = json.loads(made.stdout)
-    assert (report["files"], report["adapters"], report["bytes"]) == (len(IN_IT), [OLD, NEW], file.stat().st_size)
+    assert (report["files"], report["adapters"], report["bytes"]) == (
+        len(IN_IT),
+        [OLD, NEW, f"{REPOSITORY}/{NEW}"],
+        file.stat().st_size,
+    )
     listed = json.loads(cli("restore", str(file), "--list", "--json", cwd=other.root).stdout)
-    assert (listed["format"], set(listed["files"])) == (1, IN_IT)
+    assert (listed["format"], set(listed["files"])) == (2, IN_IT)
     assert not other.state.exists()
     assert NEW in cli("restore", str(file), "--list", cwd=other.root).stdout
-    assert "restored 9, there already 0" in cli("restore", str(file), "-w", str(other.root)).stdout
+    assert "restored 17, there already 0" in cli("restore", str(file), "-w", str(other.root)).stdout
     add_adapter(other, "zz")
     promote(other.adapters, "zz")
     refused = cli("restore", str(file), cwd=other.root)

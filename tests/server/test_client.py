@@ -2,9 +2,11 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import psutil
 import pytest
@@ -61,3 +63,27 @@ async def test_a_backend_that_cannot_start_says_why(workspace):
     (workspace.root / "nightschool.toml").write_text("[server]\nport = 'x'\n")
     with pytest.raises(BackendUnavailable, match=r"\[server\] port"):
         await start_backend(workspace)
+
+
+def test_a_backend_that_is_started_in_a_repository_imports_nothing_of_it(workspace):
+    """`python -m` puts the current folder first on the path, and editors start us in the repository."""
+    for name in ("secrets", "json", "token", "server", "trainer", "indexer", "nightschool", "uvicorn"):
+        (workspace.root / f"{name}.py").write_text("raise SystemExit('code of the repository ran')\n")
+    workspace.settings_file.write_text('[server]\nengine_url = "http://127.0.0.1:9/v1"\n')
+    start = (
+        "import asyncio, sys; from pathlib import Path; from indexer.workspace import Workspace\n"
+        "from server.client import start_backend\n"
+        "async def start(): await (await start_backend(Workspace(Path(sys.argv[1])))).close()\n"
+        "asyncio.run(start())"
+    )
+    command = [sys.executable, "-P", "-c", start, str(workspace.root)]
+    started = subprocess.run(command, cwd=workspace.root, capture_output=True, text=True, timeout=120)
+    assert (started.returncode, stop_backend(workspace)) == (0, True), started.stderr
+
+
+def test_no_child_of_ours_has_the_current_folder_on_its_path():
+    root = Path(__file__).parents[2]
+    modules = [path for package in ("indexer", "server", "trainer") for path in (root / package).rglob("*.py")]
+    bare = re.compile(r'(sys\.executable,|= \()\s*"-m", "')
+    # Ray's pipeline is started in our own folder.
+    assert [path.name for path in modules if bare.search(path.read_text("utf-8"))] == ["cluster.py"]

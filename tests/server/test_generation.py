@@ -34,6 +34,13 @@ async def engine_that(*sends, hang=False):
             seen.append("left")
         writer.close()
 
+    async with on_port(serve) as engine:
+        yield engine, seen
+
+
+@asynccontextmanager
+async def on_port(serve):
+    """An `Engine` on a server that does `serve` with each connection."""
     server = await asyncio.start_server(serve, "127.0.0.1", 0)
     port = server.sockets[0].getsockname()[1]
     engine = Engine(
@@ -46,7 +53,7 @@ async def engine_that(*sends, hang=False):
         count_tokens=len,
     )
     try:
-        yield engine, seen
+        yield engine
     finally:
         await engine.close()
         server.close()
@@ -54,6 +61,29 @@ async def engine_that(*sends, hang=False):
 
 async def read(engine):
     return [piece async for piece in engine.generate([Turn("user", "é 🙂?")], Sampling(max_tokens=5))]
+
+
+@pytest.mark.parametrize("end", [b"0\r\n\r\n", b""], ids=["ends", "goes on without a word"])
+async def test_one_connection_serves_one_question_after_the_other(end):
+    connections, body = [], PIECE + b"data: [DONE]\n\n"
+
+    async def serve(reader, writer):
+        connections.append(writer)
+        while head := await reader.readline():
+            if head.lower().startswith(b"content-length: "):
+                while (await reader.readline()).strip():
+                    pass
+                await reader.readexactly(int(head.split()[1]))
+                writer.write(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")
+                writer.write(b"%x\r\n%s\r\n" % (len(body), body) + end)
+
+    async with on_port(serve) as engine:
+        for _ in range(3):
+            assert await read(engine) == ["It ", Finish("stop", 0, 0)]
+        for writer in connections:
+            writer.close()
+            await writer.wait_closed()
+    assert len(connections) == (1 if end else 3)
 
 
 async def test_pieces_come_as_written_and_the_finish_last():

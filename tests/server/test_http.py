@@ -183,7 +183,7 @@ async def test_a_body_that_is_too_long_is_refused_declared_or_not(client):
 async def test_one_question_too_many_is_told_to_come_back(client):
     async with client(queue=1) as http:
         app = http._transport.app
-        first = app.state.queue.held(_forever())
+        first = app.state.queue.held(_forever(), "owner")
         await anext(first)
         response = await http.post("/ask", json={"question": "q?"})
         await first.aclose()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import getpass
 import re
 import shutil
 import socket
@@ -13,6 +14,10 @@ from pathlib import Path
 
 import httpx
 import pytest
+
+from indexer.index import open_index
+from indexer.settings import IndexerSettings
+from indexer.workspace import Workspace
 
 DOCS = Path(__file__).parents[2] / "docs" / "operate.md"
 NGINX = shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin")
@@ -40,11 +45,11 @@ def make_certificate(folder):
 
 
 @contextmanager
-def nginx(folder, server_block):
+def nginx(folder, server_block, tls="ssl"):
     """nginx over what the documentation says, with its paths and ports; the port it listens on."""
     make_certificate(folder)
     port = free_port()
-    text = server_block.replace("listen 443 ssl", f"listen 127.0.0.1:{port} ssl")
+    text = server_block.replace("listen 443 ssl", f"listen 127.0.0.1:{port} {tls}")
     text = re.sub(
         r"ssl_certificate(_key)? \S+;",
         lambda m: f"ssl_certificate{m[1] or ''} {folder}/{'key' if m[1] else 'cert'}.pem;",
@@ -54,7 +59,8 @@ def nginx(folder, server_block):
         f"{kind}_temp_path {folder}/{kind};" for kind in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
     )
     files = f"pid {folder}/pid; error_log {folder}/error.log;"
-    config = f"daemon off; {files} events {{}} http {{ access_log off; {kinds} {text} }}"
+    user = f"user {getpass.getuser()};"  # who may write into `folder`
+    config = f"{user} daemon off; {files} events {{}} http {{ access_log off; {kinds} {text} }}"
     (folder / "nginx.conf").write_text(config)
     process = subprocess.Popen([NGINX, "-p", str(folder), "-c", str(folder / "nginx.conf")], stderr=subprocess.DEVNULL)
     try:
@@ -84,7 +90,7 @@ async def test_the_documented_nginx_lets_in_who_has_the_token_and_streams(live, 
     behind = tuple(re.findall(r'"([\w.]+)"', block("toml", "behind_tls")))
     async with live(behind_tls=behind) as direct:
         token = direct.headers["authorization"].split()[1]
-        text = block("nginx", "client_max_body_size").replace("127.0.0.1:8700", str(direct.base_url.netloc.decode()))
+        text = block("nginx", "[server] body_bytes").replace("127.0.0.1:8700", str(direct.base_url.netloc.decode()))
         with nginx(tmp_path, text) as port:
             http, sni = client_of(tmp_path, port, token)
             async with http:
@@ -121,9 +127,25 @@ async def test_the_documented_nginx_asks_the_other_backend_when_one_is_gone(live
 
 async def test_without_the_header_of_the_proxy_the_token_is_not_taken(live, tmp_path):
     async with live(behind_tls=("code.example.org",)) as direct:
-        text = block("nginx", "client_max_body_size").replace("127.0.0.1:8700", direct.base_url.netloc.decode())
+        text = block("nginx", "[server] body_bytes").replace("127.0.0.1:8700", direct.base_url.netloc.decode())
         text = text.replace("proxy_set_header X-Forwarded-Proto https;", "")
         with nginx(tmp_path, text) as port:
             http, sni = client_of(tmp_path, port, direct.headers["authorization"].split()[1])
             async with http:
                 assert (await http.get("/freshness", extensions=sni)).status_code == 403
+
+
+def test_the_documented_nginx_lets_in_to_chroma_who_has_the_key(chroma, tmp_path):
+    root, folder = tmp_path / "app", tmp_path / "nginx"
+    root.mkdir()
+    folder.mkdir()
+    for number in range(700):  # more than a batch, of more than nginx takes by itself
+        (root / f"f{number}.py").write_text(f"def function_{number}(argument):\n    return argument + {number}\n")
+    text = block("nginx", "http_x_chroma_token").replace("127.0.0.1:8000", chroma.address.removeprefix("http://"))
+    with nginx(folder, text, tls="") as port:
+        settings = {"chroma": f"http://127.0.0.1:{port}", "chroma_key": "KEY"}
+        with open_index(Workspace(root), IndexerSettings(**settings)) as index:
+            assert (index.update().store_fault, index.words_only()) == ("", "")
+        with open_index(Workspace(root), IndexerSettings(**settings | {"chroma_key": "other"})) as index:
+            assert index.search("function_3", 1)[0].path == "f3.py"
+            assert "refuses our key (401)" in index.words_only()

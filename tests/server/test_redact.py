@@ -43,14 +43,35 @@ def test_whole_words_are_shown_at_once():
     assert [redactor.feed(piece) for piece in ("It ", "is he", "re.\n")] == ["It ", "is ", "here.\n"]
 
 
+def test_a_line_begins_before_its_first_word_is_whole():
+    redactor = Redactor()
+    pieces = ("The", " signature", " is\n", "  re", "turn", "ed", " here")
+    assert [redactor.feed(piece) for piece in pieces] == ["The", " ", "signature is\n", "  re", "", "", "turned "]
+    assert redactor.close() == "here"
+
+
+ALONE = (TOKEN, "xoxb-" + "1a2B3c4D5e" * 2, "hf_" + "abCD" * 8, "dapi" + "0a1b2c3d" * 4, "kqwzpvL3m9Xt7Rb2Vn8Yd4Hs6")
+
+
+@pytest.mark.parametrize("secret", ALONE)
+@pytest.mark.parametrize("size", [1, 2, 3, 4, 5, 9])
+def test_of_a_secret_that_begins_a_line_at_most_four_letters_are_shown(secret, size):
+    for text in (secret, f"{secret} is the key", f"The keys:\n  {secret}\n"):
+        shown = redacted(text, size)
+        assert "<secret:" in shown
+        assert not any(secret[n : n + 5] in shown for n in range(len(secret) - 4))
+
+
+def test_behind_a_word_that_tells_of_a_secret_no_letter_is_shown_early():
+    redactor = Redactor()
+    assert [redactor.feed(piece) for piece in ("password = ", "hunt", "er2")] == ["password = ", "", ""]
+
+
 class WholeLines(Redactor):
     """The same, with the whole line masked again for each piece: slow, and surely right."""
 
-    def feed(self, piece):
-        line = self._line if hasattr(self, "_line") else ""
-        ready = super().feed(piece)
-        self._line = self._shown = (line + ready).rsplit("\n", 1)[-1]
-        return ready
+    def _remember(self, ready):
+        self._shown = (self._shown + ready).rsplit("\n", 1)[-1]
 
     def _mask(self, text):
         whole = mask_secrets(self._shown + text).text

@@ -55,9 +55,14 @@ def test_a_night_trains_on_the_past_proves_on_the_newer_code_and_promotes(
         if isinstance(event, Stage):
             stages.append(event.text)
 
-    report = run_night(Workshop(place, SETTINGS, tiny_base, listen, in_this_process))
+    # Sees every function that was emptied, and nothing else: a second is enough for it.
+    sees = SETTINGS.model_copy(update={"test_command": "sh -c '! grep -rq NotImplementedError shop'", "holes": 3})
+    report = run_night(Workshop(place, sees, tiny_base, listen, in_this_process))
     assert report.outcome == "promoted", report.verdict
     assert report.is_next_day
+    assert [row.holes is not None and row.holes[1] for row in report.rows] == [3, 3, 3, 3]
+    assert report.tests == "3 (3 newer) of 3 functions tried; fewer than 10 decide nothing"
+    assert "tests of filled hole 3 of 3" in stages
     assert report.commit != report.newer_commit
     assert [(row.arm, row.retrieval) for row in report.rows] == [
         ("base", False), ("base", True), ("candidate", False), ("candidate", True),
@@ -74,9 +79,10 @@ def test_a_night_trains_on_the_past_proves_on_the_newer_code_and_promotes(
     assert "<svg" in html
     assert "http" not in html
     assert json.loads((place.state / "nights" / f"{report.night}.json").read_text())["version"] == report.version
-    again = run_night(Workshop(place, SETTINGS, tiny_base, lambda _: None, in_this_process))
+    assert "| functions for the repository's own tests | 3 (3 newer) of 3" in markdown
+    again = run_night(Workshop(place, sees, tiny_base, lambda _: None, in_this_process))
     assert (again.outcome, again.reason) == ("skipped", f"nothing was committed since the night of {report.night}")
-    assert plan_night(Workshop(place, SETTINGS, tiny_base, lambda _: None)).skip == again.reason
+    assert plan_night(Workshop(place, sees, tiny_base, lambda _: None)).skip == again.reason
 
 
 @pytest.mark.parametrize("at", ["reading the code", "training", "measuring candidate"])
@@ -134,7 +140,7 @@ def test_two_nights_do_not_run_together(
     hold = "import fcntl, sys; f = open(sys.argv[1], 'w'); fcntl.lockf(f, fcntl.LOCK_EX); print('held', flush=True)"
     hold += "; sys.stdin.read()"
     holder = subprocess.Popen(
-        [sys.executable, "-c", hold, str(place.state / "night.lock")], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+        [sys.executable, "-c", hold, str(place.night_lock)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
     )
     try:
         assert holder.stdout

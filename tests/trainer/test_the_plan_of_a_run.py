@@ -9,7 +9,7 @@ from typing import Any
 
 from trainer.corpus import Example
 from trainer.ledger import Entry, Kind, Split
-from trainer.plan import CHAT_MIX, choose_mixed, make_plan
+from trainer.plan import CHAT_MIX, Encoder, choose_mixed, make_plan
 from trainer.presets import find_preset
 
 CPU = find_preset("cpu")
@@ -33,7 +33,7 @@ def corpus() -> list[Example]:
 
 
 def test_a_short_run_takes_the_code_that_changed_last_and_a_tenth_of_conversations(tokenizer: Any) -> None:
-    plan = make_plan(corpus(), tokenizer, "<|end|>", CPU, 8_900, 1, learn_prompts=False)
+    plan = make_plan(corpus(), Encoder(tokenizer, "<|end|>"), CPU, 8_900, 1)
     assert plan.raw_examples == 20
     assert plan.raw_tokens == 8_000
     learnt = "".join(tokenizer.decode(row.input_ids) for row in plan.rows)
@@ -73,6 +73,6 @@ def test_whole_files_are_a_tenth_at_most() -> None:
 
 def test_a_corpus_of_conversations_alone_can_be_learnt(tokenizer: Any) -> None:
     pool = [example(n, "restatement", 80) for n in range(10)]
-    plan = make_plan(pool, tokenizer, "<|end|>", replace(CPU, chat_share=1.0), 1_000, 1, learn_prompts=False)
+    plan = make_plan(pool, Encoder(tokenizer, "<|end|>"), replace(CPU, chat_share=1.0), 1_000, 1)
     assert plan.raw_examples == 0
     assert plan.chat_examples > 0

@@ -99,7 +99,7 @@ def test_the_saved_adapter_gives_the_losses_that_were_reported(
     from trainer.corpus import read_examples
     from trainer.ledger import read_ledger
     from trainer.lora import loss_of
-    from trainer.plan import held_out_rows
+    from trainer.plan import Encoder, held_out_rows
 
     job = make_job()
     adapter, _ = train(job)
@@ -108,7 +108,7 @@ def test_the_saved_adapter_gives_the_losses_that_were_reported(
     )
     examples = read_examples(job.corpus, read_ledger(job.corpus))
     tokenizer = AutoTokenizer.from_pretrained(tiny_base.folder)
-    loss, _ = loss_of(model, held_out_rows(examples, tokenizer, "<|end|>", TINY, 512))
+    loss, _ = loss_of(model, held_out_rows(examples, Encoder(tokenizer, "<|end|>"), TINY, 512))
     assert loss == pytest.approx(adapter.manifest.losses.held_out_after, abs=1e-4)
 
 

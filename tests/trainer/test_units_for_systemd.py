@@ -83,7 +83,7 @@ def test_the_backend_may_write_its_own_folder_and_no_code(workspace: Workspace) 
 def test_the_command_prints_what_was_asked_for_and_touches_nothing(cli: Cli, tmp_path: Path) -> None:
     (tmp_path / ".git").mkdir()
     printed = cli("serve", "--systemd", "--port", "8765", "--nightly", "02:30", cwd=tmp_path)
-    line = f"ExecStart={sys.executable} -m nightschool serve --workspace {tmp_path} --port 8765 --nightly 02:30"
+    line = f"ExecStart={sys.executable} -P -m nightschool serve --workspace {tmp_path} --port 8765 --nightly 02:30"
     assert line in printed.stdout.splitlines()
     refused = cli("serve", "--systemd", "--nightly", "half past two", cwd=tmp_path)
     assert (refused.returncode, refused.stdout) == (1, "")

@@ -186,6 +186,24 @@ class History:
         )  # fmt: skip
         return list(_read_hunks(text))
 
+    def clone(self, commit: str, folder: Path) -> str:
+        """Write `commit` into `folder`, as a repository of its own without remotes that borrows our objects; where this
+        one's root lies in it ("" at the top). Raises `NoHistory`.
+        """
+        top, inside, *_ = self._run("rev-parse", "--show-toplevel", "--show-prefix").split("\n")
+        self._run("clone", "--quiet", "--shared", "--no-checkout", "--no-tags", top, str(folder))
+        other = History(folder)
+        other._run("remote", "remove", "origin")
+        other._run("-c", "core.hooksPath=/dev/null", "checkout", "--quiet", "--detach", commit)
+        return inside
+
+    def tracks(self, path: str) -> bool:
+        """Is the file at `path` committed, or about to be?"""
+        try:
+            return bool(self._run("ls-files", "--", path))
+        except NoHistory:
+            return False
+
     def _lines(self, *arguments: str) -> Iterator[str]:
         """What git prints, line by line, for as long as it is read."""
         with subprocess.Popen(

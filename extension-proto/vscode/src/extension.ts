@@ -58,7 +58,8 @@ async function aboutSelection(title: string, kind: string, chat: Chat): Promise<
 async function showStatus(server: Server): Promise<void> {
   const status = await server.request<StatusResult>("nightschool/status", {}).catch((error: Error) => error);
   const lines = status instanceof Error ? [status.message] : linesOf(status);
-  await vscode.window.showQuickPick(lines, { title: "nightschool", placeHolder: "Status" });
+  const chosen = await vscode.window.showQuickPick(lines, { title: "nightschool", placeHolder: "Choose a line to read all of it" });
+  if (chosen) void vscode.window.showInformationMessage(`nightschool: ${chosen}`); // the list cuts what is long
 }
 
 async function rollBack(server: Server): Promise<void> {
