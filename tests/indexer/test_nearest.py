@@ -33,7 +33,7 @@ def test_the_nearest_come_first_and_those_put_again_once():
 
 @pytest.fixture
 def filled(tmp_path):
-    store = open_collection(tmp_path / "chroma", "", "collection-c1-g1")
+    store = open_collection(tmp_path / "chroma", None, "collection-c1-g1")
     store.put([chunk(n) for n in range(60)], unit(60))
     yield store
     forget_client(tmp_path / "chroma")
