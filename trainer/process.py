@@ -57,15 +57,8 @@ def command_for(module: str, described: Path, processes: int) -> list[str]:
     """What runs `module` on a job: itself, or with several processes by `accelerate launch`, one on each GPU."""
     if processes == 1:
         return [sys.executable, "-P", "-m", module, str(described)]
-    launch = [
-        sys.executable,
-        "-P",
-        "-m",
-        "accelerate.commands.launch",
-        "--multi_gpu",
-        "--num_processes",
-        str(processes),
-    ]
+    accelerate = [sys.executable, "-P", "-m", "accelerate.commands.launch"]
+    launch = [*accelerate, "--multi_gpu", "--num_processes", str(processes)]
     # Everything said: what is left open it asks of a configuration file in the user's home, or warns about.
     plain = ["--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", "0"]
     return [*launch, *plain, "--module", module, str(described)]

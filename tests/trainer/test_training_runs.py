@@ -422,11 +422,11 @@ def test_several_gpus_are_started_by_accelerate_which_is_asked_nothing(tmp_path:
     from accelerate.commands.launch import launch_command_parser
 
     assert command_for("trainer.train", tmp_path / "job.json", 1) == [
-        sys.executable, "-m", "trainer.train", str(tmp_path / "job.json"),
+        sys.executable, "-P", "-m", "trainer.train", str(tmp_path / "job.json"),
     ]  # fmt: skip
     command = command_for("trainer.train", tmp_path / "job.json", 4)
-    assert command[:3] == [sys.executable, "-m", "accelerate.commands.launch"]
-    read = launch_command_parser().parse_args(command[3:])
+    assert command[:4] == [sys.executable, "-P", "-m", "accelerate.commands.launch"]
+    read = launch_command_parser().parse_args(command[4:])
     assert (read.num_processes, read.multi_gpu, read.module) == (4, True, True)
     assert (read.training_script, read.training_script_args) == ("trainer.train", [str(tmp_path / "job.json")])
 
