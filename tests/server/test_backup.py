@@ -1,6 +1,5 @@
 """Backup and restore: what cannot be made again goes out and comes back whole, or not at all."""
 
-import fcntl
 import hashlib
 import io
 import json
@@ -12,7 +11,7 @@ import stat
 import sys
 import tarfile
 import threading
-from contextlib import closing
+from contextlib import closing, contextmanager
 from datetime import UTC, datetime
 
 import numpy as np
@@ -29,6 +28,7 @@ from server.backup import make_backup
 from server.backup_format import FILES, HEAD, BackupError, Head
 from server.feedback import Exchange, Feedback
 from server.restore import finish_restore, list_backup, restore
+from trainer.only_one import only_one
 
 NOON = datetime(2026, 11, 24, 12, 0, tzinfo=UTC)
 OLD, NEW = "2026-11-23-0230-abc", "2026-11-24-0230-def"
@@ -264,22 +264,28 @@ def test_adapters_that_are_not_in_the_backup_stay(archive, other):
     assert np.frombuffer(weights[-4:], np.float32) == 1.0
 
 
-def test_while_a_backend_or_a_night_is_at_work_nothing_is_restored(archive, other):
-    with own_folder(index_folder(other)), pytest.raises(BackupError, match="has the index"):
-        restore(other, archive)
+@contextmanager
+def at_night(place):
+    """While another process holds `place` as a night does; a process's own locks do not keep it out."""
     ready, go = os.pipe(), os.pipe()
     if not (child := os.fork()):
-        from trainer.only_one import only_one
-
-        with only_one(other):
+        with only_one(place):
             os.write(ready[1], b".")
             os.read(go[0], 1)
         os._exit(0)
     os.read(ready[0], 1)
-    with pytest.raises(BackupError, match="a night or a sweep is at work"):
+    try:
+        yield
+    finally:
+        os.write(go[1], b".")
+        os.waitpid(child, 0)
+
+
+def test_while_a_backend_or_a_night_is_at_work_nothing_is_restored(archive, other):
+    with own_folder(index_folder(other)), pytest.raises(BackupError, match="has the index"):
         restore(other, archive)
-    os.write(go[1], b".")
-    os.waitpid(child, 0)
+    with at_night(other), pytest.raises(BackupError, match="a night or a sweep is at work"):
+        restore(other, archive)
     assert restore(other, archive).restored
 
 
@@ -288,18 +294,8 @@ def test_while_a_fleet_is_served_or_one_of_its_nights_runs_nothing_is_restored(a
     of_fleet(other).make_state_folder()
     with own_folder(fleet), pytest.raises(BackupError, match="nightschool stop"):
         restore(other, archive)
-    with (of_fleet(other).state / "night.lock").open("a") as night:
-        ready, go = os.pipe(), os.pipe()
-        if not (child := os.fork()):
-            fcntl.lockf(night, fcntl.LOCK_EX)
-            os.write(ready[1], b".")
-            os.read(go[0], 1)
-            os._exit(0)
-        os.read(ready[0], 1)
-        with pytest.raises(BackupError, match="a night or a sweep is at work"):
-            restore(other, archive)
-        os.write(go[1], b".")
-        os.waitpid(child, 0)
+    with at_night(of_fleet(other)), pytest.raises(BackupError, match="a night or a sweep is at work"):
+        restore(other, archive)
     assert restore(other, archive).restored
 
 
