@@ -132,7 +132,6 @@ def measure_size(chunks: int) -> list[float | str]:
                 f"{recall(index, asked):.3f}",
                 round(disk / 1e3, 1),
                 round(memory * 1e3),
-                milliseconds(ripgrep(root)),
             ]
             return [*cells, milliseconds(ripgrep(root))]
 
