@@ -66,13 +66,15 @@ class Weights:
 
 class EngineProcess:
     """One running vLLM. `engine` is the door to the weights that it was started on, after `wait_until_ready`; `loaded`
-    says of each adapter that it holds beside them how many need it, and changes under `loading`."""
+    says of each adapter that it holds beside them how many need it, and changes under `loading`; `proved` are those
+    that were found to answer and to make a difference here."""
 
     def __init__(self, process: subprocess.Popen[bytes], engine: Engine, weights: Weights, log_file: Path) -> None:
         self.engine = engine
         self.weights = weights
         self.loaded: Counter[str] = Counter()
         self.loading = asyncio.Lock()
+        self.proved: set[str] = set()
         self._process = process
         self._log_file = log_file
 

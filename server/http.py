@@ -251,14 +251,16 @@ def _add_answer_routes(app: FastAPI, backend: Backend, answers: Answers) -> None
     async def completions(body: CompletionRequest, request: Request) -> Json:
         prompt, sampling = read_completion(body, backend.serving.base_model, backend.settings)
 
-        async def complete() -> list[str | Finish]:
+        async def complete() -> AsyncGenerator[str | Finish]:
             async with (
                 _of(request, backend).borrow(None) as engine,
                 aclosing(engine.complete(prompt, sampling)) as pieces,
             ):
-                return [piece async for piece in pieces]
+                async for piece in pieces:
+                    yield piece
 
-        whole = text_completion_json(await unless_left(request, complete()), body.model)
+        pieces = answers.queue.held(complete(), request.state.asker.name)
+        whole = text_completion_json(await unless_left(request, _all(pieces)), body.model)
         answers.metrics.note_tokens(whole["usage"]["prompt_tokens"], whole["usage"]["completion_tokens"])
         return whole
 
@@ -359,6 +361,11 @@ async def _streaming(request: Request, events: AsyncGenerator[AnswerEvent], shap
 
 async def _first(events: AsyncGenerator[AnswerEvent]) -> AnswerEvent:
     return await anext(events)
+
+
+async def _all(pieces: AsyncGenerator[str | Finish]) -> list[str | Finish]:
+    async with aclosing(pieces):
+        return [piece async for piece in pieces]
 
 
 async def _last(events: AsyncGenerator[AnswerEvent]) -> Done:

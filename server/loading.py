@@ -35,7 +35,7 @@ UNLOAD_S = 10.0
 _SMOKE_TOKENS = 8
 _SMOKE = [Turn("user", "Say in one sentence what a version control system is good for.")]
 # Read, not written: how likely each of its tokens is, with the adapter and without.
-_READ = (
+PROBE_TEXT = (
     "def verify(self, value):\n    if not isinstance(value, str):\n        raise TypeError('a string is expected')\n"
 )
 
@@ -90,13 +90,20 @@ async def _load_new(process: EngineProcess, adapter: Adapter, engine: Engine) ->
     try:
         async with asyncio.timeout(LOAD_S):
             await process.engine.post("/load_lora_adapter", named)
-            await _write(engine)
-            changed = await difference(process.engine, engine)
-        if not changed and updates_something(adapter.folder / WEIGHTS):
-            raise GenerationError("it says that it has, and reads as it does without")
+            if adapter.version not in process.proved:  # the way back is short
+                await _prove(process.engine, engine, adapter)
+                process.proved.add(adapter.version)
     except (GenerationError, TimeoutError) as error:
         await _unload(process, adapter.version)
         raise EngineError(f"the engine could not load it: {error or f'no answer in {LOAD_S:.0f} s'}") from error
+
+
+async def _prove(base: Engine, adapted: Engine, adapter: Adapter) -> None:
+    """Raise `GenerationError` when the adapter does not answer, or makes no difference where it should."""
+    await _write(adapted)
+    changed = await difference(base, adapted)
+    if not changed and updates_something(adapter.folder / WEIGHTS):
+        raise GenerationError("it says that it has, and reads as it does without")
     log.info("adapter %s loaded; it moves a token by %.3f nats", adapter.version, changed)
 
 
@@ -113,7 +120,7 @@ async def difference(base: Engine, adapted: Engine) -> float:
 
     0 when the engine serves the base model under the adapter's name. Raises `GenerationError`.
     """
-    pairs = zip(await read_logprobs(base, _READ), await read_logprobs(adapted, _READ), strict=True)
+    pairs = zip(await read_logprobs(base, PROBE_TEXT), await read_logprobs(adapted, PROBE_TEXT), strict=True)
     differences = [abs(before - after) for before, after in pairs]
     return sum(differences) / len(differences)
 
