@@ -124,7 +124,8 @@ def start_engine(weights: Weights, settings: ServerSettings, state: Path, logs: 
     check_gpu(state)
     port, key = _free_port(), secrets.token_urlsafe(32)
     logs.mkdir(parents=True, exist_ok=True)
-    log_file = logs / f"engine-{weights.adapter or 'base'}.log"
+    room = f"lora-{weights.lora_rank}" if weights.lora_rank else "base"
+    log_file = logs / f"engine-{weights.adapter or room}.log"
     context = min(settings.engine_context, weights.base_model.context_length)
     guard = (sys.executable, "-P", "-m", "server.engine_guard", str(GRACE_S))
     with log_file.open("wb") as out:
