@@ -118,10 +118,9 @@ class EngineProcess:
 def start_engine(weights: Weights, settings: ServerSettings, state: Path, logs: Path) -> EngineProcess:
     """Start vLLM on `weights`, on loopback, with a key of its own.
 
-    Raises `EngineError` when it cannot be started, `NoMemory` when there is no room for it beside what runs.
+    Raises `EngineError` when it cannot be started, `NoMemory` when it would not fit into the memory that is free.
     """
     check_memory(weights, settings)
-    check_gpu(state)
     port, key = _free_port(), secrets.token_urlsafe(32)
     logs.mkdir(parents=True, exist_ok=True)
     room = f"lora-{weights.lora_rank}" if weights.lora_rank else "base"
@@ -153,12 +152,6 @@ def check_memory(weights: Weights, settings: ServerSettings) -> None:
             f"no memory for the engine: it needs {need / GIB:.1f} GiB, {free / GIB:.1f} GiB are free; close programs, "
             "or take a smaller model"
         )
-
-
-def check_gpu(state: Path) -> None:
-    """Raise `NoMemory` when an engine of this workspace has the GPU: vLLM takes nine tenths of it for itself."""
-    if has_gpu() and living_engines(state):
-        raise NoMemory("no memory for the engine: another one of this workspace has the GPU")
 
 
 def living_engines(state: Path) -> list[psutil.Process]:
