@@ -303,13 +303,11 @@ async def adapters(place: Workspace, _: argparse.Namespace) -> list[str]:
             alone, _ = await rate(partial(ask_bare_of_passages, http), 1)
             together, _ = await rate(partial(ask_bare_of_passages, http), 4)
             back = await changed(ours, "/adapters/rollback", None)
-            again = await changed(ours, f"/adapters/{version}/promote", version)
-        cells = (f"{value:.1f}" for value in (promoted, back, again, alone, together))
+        cells = (f"{value:.1f}" for value in (promoted, back, alone, together))
         rows.append(told_at_once(f"| {way} | {' | '.join(cells)} |"))
     return [
-        "| | promote to its first answer, s | rollback to the base model's, s | promoted again, s | tokens/s alone |"
-        " tokens/s, 4 clients |",
-        "|---|---|---|---|---|---|",
+        "| | promote to its first answer, s | rollback to the base model's, s | tokens/s alone | tokens/s, 4 clients |",
+        "|---|---|---|---|---|",
         *rows,
     ]
 

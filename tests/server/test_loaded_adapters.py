@@ -317,3 +317,4 @@ def test_the_doctor_believes_an_adapter_that_makes_a_difference(place):
     ):
         finding = prove_loaded(adapter, {"adapter": served, "difference": difference})
         assert (finding.ok, said in finding.found) == (ok, True)
+    assert "cannot be asked" in prove_loaded(trained, {"fault": "it is gone"}).found
