@@ -17,6 +17,7 @@ from indexer.gpu import has_gpu
 from indexer.workspace import Workspace
 from server.adapter import Adapter, AdapterError, find_adapter, new_version, promote, prune, read_current
 from server.base_model import BaseModel
+from server.prompt import PROMPT_VERSION
 from trainer.generated import Generator, GeneratorError
 from trainer.job import Note, Stage
 from trainer.judge import Judged, compare_answers
@@ -219,13 +220,20 @@ def _trained(workshop: Workshop, corpus: CorpusReport, state: NightState) -> Ada
 
 
 def _in_service(workspace: Workspace, base: BaseModel) -> Adapter | None:
-    """The adapter to be compared with; None for the base model, and for one that was made for another base model."""
+    """The adapter to be compared with; None for the base model, and for one that is not served on `base`."""
     try:
         current = read_current(workspace.adapters)
+        if current is not None:
+            current = find_adapter(workspace.adapters, current.version, digest=True)
     except AdapterError as error:
         log.warning("compared with the base model alone: %s", error)
         return None
-    return current if current is not None and current.manifest.base_model.sha256 == base.sha256 else None
+    if current is None:
+        return None
+    if misfit := current.misfit(base, PROMPT_VERSION):
+        log.warning("compared with the base model alone: %s", misfit)
+        return None
+    return current
 
 
 def _report(workspace: Workspace, state: NightState, found: Findings) -> NightReport:
