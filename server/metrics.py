@@ -16,7 +16,7 @@ from server.assist import AnswerEvent, Done, Text
 from server.generation import GenerationError
 
 CONTENT_TYPE = "text/plain; version=1.0.0; charset=utf-8"
-ENGINE_STATES = ("starting", "ready", "swapping", "degraded", "backoff", "failed")
+ENGINE_STATES = ("starting", "ready", "swapping", "degraded", "backoff", "failed", "asleep")
 # A refusal is a night that did its work, and a night without new code has none to do. As the exit code of `night` says.
 _ENDED_WELL = ("promoted", "refused", "skipped")
 _WAIT_S = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300)
