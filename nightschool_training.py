@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from server.base_model import BaseModel
     from server.console import Advance
     from trainer.job import TrainingEvent
+    from trainer.night import Rest
     from trainer.promote import Served
     from trainer.settings import TrainerSettings
 
@@ -69,6 +70,39 @@ def _check_engine(place: Workspace, base: BaseModel, adapter: Adapter) -> Served
     return Served(tried.fault, tried.first_token_s, tried.tokens_per_s)
 
 
+def _rest(place: Workspace) -> Rest | None:
+    """The backend's engine asleep, as [trainer] engine says; None where no backend runs, or it is to answer on."""
+    from indexer.gpu import has_gpu
+    from server.client import read_backend
+
+    if not trainer_settings_of(place).engine_sleeps(has_gpu()) or read_backend(place) is None:
+        return None
+    return lambda minutes: _asleep(place, minutes)
+
+
+@contextmanager
+def _asleep(place: Workspace, minutes: float) -> Iterator[str]:
+    """The engine asleep while inside; why it is not, "" when it is. Should we be killed, the backend wakes it."""
+    fault = asyncio.run(_tell_backend(place, "/engine/sleep", {"minutes": minutes}))
+    try:
+        yield fault
+    finally:
+        asyncio.run(_tell_backend(place, "/engine/wake", {}))
+
+
+async def _tell_backend(place: Workspace, path: str, body: dict[str, Any]) -> str:
+    """What went wrong, "" for nothing: a backend that is gone meanwhile has no engine in our way."""
+    from server.client import BackendUnavailable, find_backend
+
+    try:
+        if (backend := await find_backend(place)) is not None:
+            async with backend:
+                await backend.post(path, body)
+    except BackendUnavailable as error:
+        return str(error)
+    return ""
+
+
 @contextmanager
 def _watch(title: str) -> Iterator[Callable[[TrainingEvent], None]]:
     from server.console import progress
@@ -107,4 +141,4 @@ def _showing(advance: Advance) -> Callable[[TrainingEvent], None]:
     return show
 
 
-FRONT = Front(base_model, generator_for, judge_for, _watch, _print_table, _check_engine)
+FRONT = Front(base_model, generator_for, judge_for, _watch, _print_table, _check_engine, _rest)

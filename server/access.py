@@ -50,6 +50,8 @@ ROUTES: dict[str, Who] = {
     "GET /adapters/served": Who.OWNER,
     "POST /adapters/rollback": Who.OWNER,
     "POST /adapters/{version}/promote": Who.OWNER,
+    "POST /engine/sleep": Who.OWNER,
+    "POST /engine/wake": Who.OWNER,
     "GET /metrics": Who.OWNER,
 }
 

@@ -23,6 +23,7 @@ from pydantic import ConfigDict, Field, ValidationError
 from indexer.workspace import write_atomically
 from server.adapter_files import check_files, digests
 from server.base_model import BaseModel
+from server.vocabulary import vocabulary_sha256
 
 log = logging.getLogger(__name__)
 
@@ -48,11 +49,21 @@ class _Strict(Model):
 
 
 class TrainedOn(_Strict):
-    """The base model an adapter fits: it is served on these weights and on no others."""
+    """The base model an adapter fits: it is served on these weights and on no others.
+
+    `vocabulary` is the digest of its tokens, "" in adapters that were made before it was kept.
+    """
 
     name: str
     revision: str
     sha256: str
+    vocabulary: str = ""
+
+    @classmethod
+    def of(cls, base: BaseModel) -> TrainedOn:
+        return cls(
+            name=base.name, revision=base.revision, sha256=base.sha256, vocabulary=vocabulary_sha256(base.folder)
+        )
 
 
 class DataCounts(_Strict):
@@ -110,6 +121,8 @@ class Adapter:
         if made_for.sha256 != base.sha256:
             wanted, here = f"{made_for.name} ({made_for.sha256[:12]})", f"{base.name} ({base.sha256[:12]})"
             return f"adapter {self.version} was trained on {wanted}, not on {here}"
+        if made_for.vocabulary and made_for.vocabulary != vocabulary_sha256(base.folder):
+            return f"adapter {self.version} was trained with another tokenizer than {base.name} has now"
         if version != prompt_version:
             return f"adapter {self.version} was trained with prompt version {version}, now it is {prompt_version}"
         return ""

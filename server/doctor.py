@@ -196,4 +196,4 @@ def engine(ready: Json | None) -> Finding:
     on = f"{ready['base_model']} + adapter {ready['adapter'] or 'none'}{how}"
     said = f"{state['name']} ({on})" + (f": {state['reason']}" if state["reason"] else "")
     todo = "wait, or read .nightschool/logs/" if state["name"] == "starting" else "read the log it names"
-    return Finding("engine", state["name"] in ("ready", "swapping"), said, todo)
+    return Finding("engine", state["name"] in ("ready", "swapping", "asleep"), said, todo)

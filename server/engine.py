@@ -188,12 +188,14 @@ def _vllm_command(weights: Weights, settings: ServerSettings, port: int, context
     if weights.lora_rank:
         command += ["--enable-lora", "--max-lora-rank", str(weights.lora_rank), "--max-loras", str(MAX_LORAS)]
         command += ["--max-cpu-loras", str(KEPT_LORAS)]
+    if can_sleep(settings):
+        command += ["--enable-sleep-mode"]
     return [*command, "--enforce-eager"] if settings.eager else command
 
 
 def _environment(key: str, settings: ServerSettings, weights: Weights) -> dict[str, str]:
     private = {"HF_HUB_OFFLINE": "1", "VLLM_NO_USAGE_STATS": "1", "DO_NOT_TRACK": "1", "VLLM_API_KEY": key}
-    private |= {"VLLM_ALLOW_RUNTIME_LORA_UPDATING": str(int(weights.lora_rank > 0)), "VLLM_SERVER_DEV_MODE": "0"}
+    private |= {"VLLM_ALLOW_RUNTIME_LORA_UPDATING": str(int(weights.lora_rank > 0))}
     on_cpu = {
         "VLLM_CPU_KVCACHE_SPACE": str(settings.engine_kv_cache_gib),
         # By default vLLM ties its threads to cores, every engine to the same ones: the second engine of a swap got 6%
@@ -201,7 +203,14 @@ def _environment(key: str, settings: ServerSettings, weights: Weights) -> dict[s
         "VLLM_CPU_OMP_THREADS_BIND": "nobind",
         "OMP_NUM_THREADS": str(len(os.sched_getaffinity(0))),
     }
+    # Which is what vLLM calls the routes /sleep and /wake_up; the lock keeps the others that come with it closed.
+    private |= {"VLLM_SERVER_DEV_MODE": str(int(can_sleep(settings)))}
     return {**os.environ, **private, **({} if has_gpu() else on_cpu)}
+
+
+def can_sleep(settings: ServerSettings) -> bool:
+    """Whether our engine is started with vLLM's sleep mode: there is none on a CPU (vllm 0.32 and 0.33)."""
+    return settings.engine_sleep and has_gpu()
 
 
 def dtype() -> str:

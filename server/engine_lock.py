@@ -1,7 +1,8 @@
 """The lock on an engine: inside vLLM, before all its routes; only the backend that started it is answered.
 
 vLLM's own key covers /v1, /v2, /inference and /cohere only. Left open are /invocations (a completion), /tokenize, and,
-where adapters may be loaded at run time, POST /adapters, which loads one from any folder.
+where adapters may be loaded at run time, POST /adapters, which loads one from any folder; where the engine can sleep,
+/sleep and /collective_rpc, which calls any method of its workers.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 # What the backend asks for; all else is closed, with the key too.
 PATHS = frozenset(
     {"/v1/chat/completions", "/v1/completions", "/v1/models", "/v1/load_lora_adapter", "/v1/unload_lora_adapter"}
+    | {"/sleep", "/wake_up"}
 )
 
 

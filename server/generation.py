@@ -177,6 +177,13 @@ class Engine:
             raise GenerationError(f"the engine answered {response.status_code}: {_message(response)}")
         return response.text
 
+    async def control(self, path: str) -> None:
+        """POST to one of vLLM's own routes beside /v1, as `/wake_up`. Raises `GenerationError`."""
+        try:
+            (await self._http.post(self._http.base_url.join(path))).raise_for_status()
+        except httpx.HTTPError as error:
+            raise GenerationError(f"{path}: {error or type(error).__name__}".splitlines()[0]) from error
+
     async def probe(self) -> None:
         """Write one token. Raises `GenerationError` when the engine cannot."""
         async with aclosing(self.generate([Turn("user", "Say yes.")], Sampling(max_tokens=1))) as pieces:

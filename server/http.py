@@ -27,6 +27,7 @@ from server.auth import Gate, Rules
 from server.backend import Backend
 from server.client import BackendUnavailable, Event
 from server.embeddings_api import EmbeddingRequest, embeddings_json
+from server.engine_api import add_engine_routes
 from server.feedback import Feedback
 from server.feedback_api import FeedbackBody
 from server.fim_api import CompletionRequest, read_completion, text_completion_json
@@ -109,6 +110,7 @@ def make_app(backend: Backend, token: str) -> FastAPI:
     answers = Answers(backend, app.state.queue, metrics, Feedback(backend.workspace))
     _add_answer_routes(app, backend, answers)
     _add_adapter_routes(app, backend)
+    add_engine_routes(app, backend)
 
     def doors_of(asker: Asker) -> McpDoors:
         return McpDoors(own_client(app, asker).get, partial(_ask_here, answers, asker))

@@ -6,12 +6,14 @@ prefill of 256 tokens took 38 s where the merged layer took 0.4 s.
 
 from __future__ import annotations
 
+import json
 import shutil
 import sys
 import tempfile
 from pathlib import Path
 
-from server.adapter_files import check_files
+from server.adapter import MANIFEST
+from server.adapter_files import check_files, digests
 
 # Written into the folder last: a folder without it is not whole.
 DONE = "merged.json"
@@ -29,7 +31,7 @@ def merge(base: Path, adapter: Path, out: Path) -> Path:
     """
     if (out / DONE).is_file():
         return out
-    if fault := check_files(adapter):
+    if fault := check_files(adapter) or _what_changed(adapter):
         raise MergeError(f"{adapter}: {fault}")
     out.parent.mkdir(parents=True, exist_ok=True)
     staging = Path(tempfile.mkdtemp(prefix=".merging-", dir=out.parent))
@@ -42,6 +44,16 @@ def merge(base: Path, adapter: Path, out: Path) -> Path:
     finally:
         shutil.rmtree(staging, ignore_errors=True)
     return out
+
+
+def _what_changed(adapter: Path) -> str:
+    """The files that are not those that were made, as the manifest has them: a damaged byte is no shorter file."""
+    try:
+        made = json.loads((adapter / MANIFEST).read_text("utf-8"))["files"]
+    except FileNotFoundError:  # not of a registry
+        return ""
+    changed = [name for name, digest in digests(adapter).items() if made.get(name) != digest]
+    return f"changed since it was made: {', '.join(changed)}" if changed else ""
 
 
 def _merge_into(base: Path, adapter: Path, staging: Path) -> None:

@@ -16,7 +16,9 @@ from server.assist import AnswerEvent, Done, Text
 from server.generation import GenerationError
 
 CONTENT_TYPE = "text/plain; version=1.0.0; charset=utf-8"
-ENGINE_STATES = ("starting", "ready", "swapping", "degraded", "backoff", "failed")
+ENGINE_STATES = ("starting", "ready", "swapping", "degraded", "backoff", "failed", "asleep")
+# A refusal is a night that did its work, and a night without new code has none to do. As the exit code of `night` says.
+_ENDED_WELL = ("promoted", "refused", "skipped")
 _WAIT_S = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300)
 _SEARCH_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5)
 
@@ -59,6 +61,7 @@ class Metrics:
         self._loaded = now("adapter_loaded", "1 for each adapter that the engine holds beside its weights", "adapter")
         self._swap = now("last_swap_seconds", "How long the last change of what answers took", "served")
         self._night = now("last_night_timestamp_seconds", "When the last night of this outcome ended", "outcome")
+        self._success = now("last_success_timestamp_seconds", "When a night last ended without failing; 0: never")
 
     async def observed(self, events: AsyncGenerator[AnswerEvent], door: str) -> AsyncGenerator[AnswerEvent]:
         """`events` as they are, counted and timed on their way. Closing it closes them."""
@@ -141,8 +144,10 @@ class Metrics:
 
     def note_nights(self, folder: Path) -> None:
         """The nights' own records in `folder` (`.nightschool/nights`); without any, nothing is said."""
-        for outcome, ended in last_nights(folder).items():
+        nights = last_nights(folder)
+        for outcome, ended in nights.items():
             self._night.labels(outcome).set(ended)
+        self._success.set(max((ended for outcome, ended in nights.items() if outcome in _ENDED_WELL), default=0))
 
     def render(self) -> bytes:
         """Everything, in Prometheus' text format."""

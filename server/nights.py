@@ -101,7 +101,7 @@ def read_last_night(workspace: Workspace) -> LastNight | None:
 
 def read_running_night(workspace: Workspace) -> RunningNight | None:
     """The night that holds the workspace now, and how far its training is; None when none does."""
-    if not _is_locked(workspace.night_lock):
+    if not is_night(workspace):
         return None
     try:
         state = RunningNight.model_validate_json((workspace.state / "nights" / "state.json").read_bytes())
@@ -126,6 +126,11 @@ def _last_step(events: Path) -> dict[str, float]:
         except (ValueError, LookupError, TypeError):  # half a line, or another event
             continue
     return {}
+
+
+def is_night(workspace: Workspace) -> bool:
+    """Whether a night, or a sweep, runs in this workspace now."""
+    return _is_locked(workspace.night_lock)
 
 
 def _is_locked(file: Path) -> bool:

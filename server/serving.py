@@ -12,6 +12,7 @@ import logging
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
+from datetime import datetime
 from functools import partial
 
 from indexer.workspace import Workspace
@@ -21,6 +22,8 @@ from server.base_model import BaseModel
 from server.engine import EngineError, EngineProcess, NoMemory, start_engine
 from server.generation import Engine, GenerationError
 from server.loading import difference, unload
+from server.nap import ASLEEP, NAP_FILE, Nap
+from server.nights import is_night
 from server.served import Engines, Served, StartEngine
 from server.settings import ServerSettings
 
@@ -32,6 +35,7 @@ DRAIN_S = 120.0
 STABLE_S = 60.0
 PROBE_S = 30.0
 SPARE_IDLE_S = 600.0
+_STARTING = EngineState("starting", "the engine is starting")
 
 
 class Serving:
@@ -49,8 +53,9 @@ class Serving:
         wait: Callable[[int], float] = wait_s,
     ) -> None:
         self.base_model = base_model
-        self.state = EngineState("starting", "the engine is starting")
+        self.state = _STARTING
         self.swap_s: float | None = None
+        self.nap = Nap(workspace.state / NAP_FILE, partial(is_night, workspace))
         self._workspace = workspace
         self._engines = Engines(workspace, settings, base_model, start)
         self._wait = wait
@@ -112,6 +117,8 @@ class Serving:
 
         Raises `EngineError` while there is none, `UnknownAdapter` for a version that is not kept.
         """
+        if self.state.name == ASLEEP:
+            raise EngineError(self.state.reason)
         if version is None or (self._current and version == (self.adapter or "none")):
             if self._current is None:
                 raise EngineError(self.state.reason)
@@ -133,7 +140,49 @@ class Serving:
         elif served is self._current and not error and self.state.name == "degraded":
             self.state = EngineState("ready", served.notice)
 
+    async def sleep(self, until: datetime) -> bool:
+        """Free the engines' memory for the night that runs, until about `until`; False when none runs (any more)."""
+        self.nap.ask(until)
+        while self.nap.state() is not None:
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self.nap.has_room.wait(), POLL_S)
+                return True
+        return False
+
+    async def _naps(self) -> bool:
+        """Whether the engine is to sleep now: puts it to sleep, and wakes it when the night is over."""
+        wanted = self.nap.state()
+        if wanted is not None and self.state != wanted:
+            self.state = wanted
+            for served in self._every():
+                await served.drain(DRAIN_S)
+            # An engine that has no sleep mode is ended: what counts is the memory.
+            await self._tell_all("/sleep?level=1")
+            self.nap.has_room.set()
+            log.info("%s", wanted.reason)
+        elif wanted is None and self.state.name == ASLEEP:
+            self.nap.has_room.clear()
+            # One that does not wake up is ended, and this step starts another.
+            await self._tell_all("/wake_up")
+            self._ready_at = time.monotonic()
+            self.state = EngineState("ready", self._current.notice) if self._current else _STARTING
+        return wanted is not None
+
+    async def _tell_all(self, path: str) -> None:
+        """POST `path` to every engine; one that refuses is ended."""
+        for process in {served.process for served in self._every()}:
+            try:
+                await process.engine.control(path)
+            except GenerationError as error:
+                log.info("the engine is ended: %s", error)
+                await self._end(process)
+
+    def _every(self) -> list[Served]:
+        return [served for served in (self._current, self._spare, *self._leaving.values()) if served]
+
     async def _step(self) -> None:
+        if await self._naps():
+            return
         if self._current and self._current.process.has_ended:
             process = self._current.process
             reason = process.why_it_ended()
@@ -251,8 +300,7 @@ class Serving:
 
     async def _let_go(self, old: Served) -> None:
         """End its process, or unload its adapter, unless somebody else needs it."""
-        others = [one for one in (self._current, self._spare, *self._leaving.values()) if one]
-        beside = [one for one in others if one.process is old.process]
+        beside = [one for one in self._every() if one.process is old.process]
         if not beside:
             await old.process.stop()
         elif old.how == "loaded":
@@ -273,8 +321,7 @@ class Serving:
         """End every engine."""
         for task in self._leaving:
             task.cancel()
-        every = (self._current, self._spare, *self._leaving.values())
-        running = {one.process for one in every if one}
+        running = {one.process for one in self._every()}
         self._current = self._spare = None
         self._leaving.clear()
         with suppress(asyncio.CancelledError):

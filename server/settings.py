@@ -78,6 +78,9 @@ class ServerSettings(SectionSettings):
         description="how an adapter comes into the engine: loaded at run time, beside the others, or merged into the "
         "weights of a second engine; auto: loaded where there is a GPU, merged where not or where vLLM cannot load it",
     )
+    engine_sleep: bool = Field(
+        True, description="on a GPU start our engine so that it can sleep while a night trains (vLLM's sleep mode)"
+    )
     eager: bool = Field(False, description="start vLLM without compilation: ready sooner, slower tokens")
     passages: int = Field(8, ge=0, le=50, description="passages searched for a question")
     max_tokens: int = Field(384, ge=1, description="longest completion when the request does not say; tokens")

@@ -37,8 +37,9 @@ def loss_chart(losses: Sequence[float], before: float | None, after: float | Non
     """Training loss by step, its mean over ten steps, and the held-out losses where they were measured."""
     figure, axes = _figure(7.0, 2.8)
     steps = range(1, len(losses) + 1)
-    axes.plot(steps, losses, color=_BLUE, alpha=0.35, linewidth=1, label="training, each step")
-    if len(losses) >= 20:
+    has_mean = len(losses) >= 20
+    axes.plot(steps, losses, color=_BLUE, alpha=0.35 if has_mean else 1, linewidth=1, label="training, each step")
+    if has_mean:
         means = [sum(losses[max(0, i - 9) : i + 1]) / len(losses[max(0, i - 9) : i + 1]) for i in range(len(losses))]
         axes.plot(steps, means, color=_BLUE, linewidth=1.8, label="mean of ten steps")
     for value, name, style in ((before, "held-out files before", ":"), (after, "held-out files after", "--")):

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from server.base_model import BaseModel
     from trainer.generated import Generator
     from trainer.job import TrainingEvent
+    from trainer.night import Rest
     from trainer.promote import Served
 
 WorkspaceOption = Annotated[Path | None, typer.Option("--workspace", "-w", help="The repository.")]
@@ -27,7 +28,8 @@ class Front:
     """`base_model` resolves the one in the settings; `watch` shows a training's events while its block runs;
     `generator` writes the conversations that only a model can, None where nobody does; `judge` compares answers, None
     where none is set; `print_table` takes title, head and rows; `check_engine` says how a real engine takes an
-    adapter."""
+    adapter; `rest` has the running backend's engine sleep for some minutes while its block runs, None where there is
+    none that should."""
 
     base_model: Callable[[Workspace], BaseModel]
     generator: Callable[[Workspace, BaseModel], Generator | None]
@@ -35,3 +37,4 @@ class Front:
     watch: Callable[[str], AbstractContextManager[Callable[[TrainingEvent], None]]]
     print_table: Callable[[str, Sequence[str], Sequence[Sequence[str]]], None]
     check_engine: Callable[[Workspace, BaseModel, Adapter], Served]
+    rest: Callable[[Workspace], Rest | None]

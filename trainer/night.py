@@ -9,6 +9,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from typing import Literal, TypeVar
@@ -17,6 +18,7 @@ from indexer.gpu import has_gpu
 from indexer.workspace import Workspace
 from server.adapter import Adapter, AdapterError, find_adapter, new_version, promote, prune, read_current
 from server.base_model import BaseModel
+from server.prompt import PROMPT_VERSION
 from trainer.generated import Generator, GeneratorError
 from trainer.job import Note, Stage
 from trainer.judge import Judged, compare_answers
@@ -51,6 +53,9 @@ __all__ = [
 log = logging.getLogger(__name__)
 
 T = TypeVar("T")
+# Has the engine of the running backend sleep for about so many minutes while inside; why it does not, "" when it does.
+Rest = Callable[[float], AbstractContextManager[str]]
+_ROOM = 1 << 62  # bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,26 +90,32 @@ def run_night(
     force: bool = False,
     check_engine: Callable[[Adapter], Served] | None = None,
     judge: Generator | None = None,
+    rest: Rest | None = None,
 ) -> NightReport:
     """From yesterday's code to a better adapter in service, or to the reason there is none.
 
     `check_engine` says how a real engine takes an adapter; without one the gate has no such line.
-    `judge` compares answers, for the report alone.
+    `judge` compares answers, for the report alone. `rest` makes room from training until the decision.
     Raises `NightBusy`, `TrainingError`, `EmptyCorpus`; what is in service is then as it was.
     """
     workspace, settings, base, tell = workshop.workspace, workshop.settings, workshop.base, workshop.tell
     with only_one(workspace):
         state = _begin(workspace, settings, base)
-        if reason := _why_skip(workshop, state, force):
+        if reason := _why_skip(workshop, state, force, rest):
             return NightReport.skipped(state.night, reason)
         proof = _timed(state, "prepare", lambda: make_proof(workspace, settings, tell))
         corpus = _timed(state, "collect", lambda: collect(workshop, snapshot=proof.snapshot))
-        adapter = _timed(state, "train", lambda: _trained(workshop, corpus, state))
         in_service = _in_service(workspace, base)
-        proved = _timed(state, "evaluate", lambda: prove(workshop, proof, corpus, adapter, in_service))
-        if check_engine is not None:
-            tell(Stage("asking the engine"))
-            proved = replace(proved, evidence=replace(proved.evidence, served=check_engine(adapter)))
+        with rest(_minutes(settings, in_service)) if rest else nullcontext("") as fault:
+            if fault:
+                tell(Note(f"the backend's engine does not sleep: {fault}"))
+            if reason := what_is_missing(look_at_machine(workspace), settings, base):
+                return NightReport.skipped(state.night, reason)
+            adapter = _timed(state, "train", lambda: _trained(workshop, corpus, state))
+            proved = _timed(state, "evaluate", lambda: prove(workshop, proof, corpus, adapter, in_service))
+            if check_engine is not None:
+                tell(Stage("asking the engine"))
+                proved = replace(proved, evidence=replace(proved.evidence, served=check_engine(adapter)))
         judged = _judged(workshop, proved, judge)
         verdict = decide(proved.evidence, settings.margins())
         if verdict.promote:
@@ -134,6 +145,7 @@ def run_and_record(
     force: bool = False,
     check_engine: Callable[[Adapter], Served] | None = None,
     judge: Generator | None = None,
+    rest: Rest | None = None,
 ) -> NightReport:
     """`run_night`, and whatever becomes of it is on disk (`trainer/night_record.py`) and told to the webhook."""
     began = datetime.now(UTC)
@@ -145,7 +157,7 @@ def run_and_record(
             workshop.tell(Note(fault))
 
     try:
-        report = run_night(workshop, force=force, check_engine=check_engine, judge=judge)
+        report = run_night(workshop, force=force, check_engine=check_engine, judge=judge, rest=rest)
     except NightBusy:  # the other one will tell
         raise
     except BaseException as error:  # the edge of a night: Ctrl-C too must not look like a night that went well
@@ -155,22 +167,28 @@ def run_and_record(
     return report
 
 
-def plan_night(workshop: Workshop) -> NightPlan:
+def plan_night(workshop: Workshop, rest: Rest | None = None) -> NightPlan:
     """What `run_night` would do now, without doing it."""
     workspace, settings, base = workshop.workspace, workshop.settings, workshop.base
     state = _begin(workspace, settings, base, keep=False)
     proof = make_proof(workspace, settings, lambda _: None)
     text = sum(len(file.text) for file in proof.snapshot.files)
-    arms = 2 if _in_service(workspace, base) is None else 3
+    minutes = _minutes(settings, _in_service(workspace, base))
+    disk = (disk_needed(base, settings.hyper_parameters(has_gpu())) + text * 2) / 1e9
+    return NightPlan(
+        _why_skip(workshop, state, rest=rest), proof.snapshot.commit,
+        "newer code" if proof.is_next_day else "held-out files",
+        len(proof.snapshot.files), text // 3, round(minutes, 1), round(disk, 2),
+    )  # fmt: skip
+
+
+def _minutes(settings: TrainerSettings, in_service: Adapter | None) -> float:
+    """What training, proof and tests take."""
+    arms = 2 if in_service is None else 3
     # 25 ms a byte of proof and arm with both prompts, measured with the embedded model on two cores: trainer/LOG.md.
     proof_minutes = arms * settings.proof_bytes * 0.025 / 60
     minutes = settings.budget_minutes + proof_minutes + (settings.answer_minutes if settings.questions else 0)
-    minutes += settings.test_minutes if settings.test_command else 0
-    disk = (disk_needed(base, settings.hyper_parameters(has_gpu())) + text * 2) / 1e9
-    return NightPlan(
-        _why_skip(workshop, state), proof.snapshot.commit, "newer code" if proof.is_next_day else "held-out files",
-        len(proof.snapshot.files), text // 3, round(minutes, 1), round(disk, 2),
-    )  # fmt: skip
+    return minutes + (settings.test_minutes if settings.test_command else 0)
 
 
 def _begin(workspace: Workspace, settings: TrainerSettings, base: BaseModel, keep: bool = True) -> NightState:
@@ -190,10 +208,13 @@ def _begin(workspace: Workspace, settings: TrainerSettings, base: BaseModel, kee
     return state
 
 
-def _why_skip(workshop: Workshop, state: NightState, force: bool = False) -> str:
+def _why_skip(workshop: Workshop, state: NightState, force: bool = False, rest: Rest | None = None) -> str:
     """What the machine lacks (forced or not), or that too little has changed since the last night; "" for neither."""
     workspace, settings = workshop.workspace, workshop.settings
-    if missing := what_is_missing(look_at_machine(workspace), settings, workshop.base):
+    machine = look_at_machine(workspace)
+    if rest is not None:  # the engine's memory will be free: looked at again when it is
+        machine = replace(machine, memory=_ROOM, gpu=None if machine.gpu is None else _ROOM)
+    if missing := what_is_missing(machine, settings, workshop.base):
         return missing
     last = last_finished(workspace)
     if force or last is None or last.night == state.night or not state.head or last.mark != state.mark:
@@ -219,13 +240,20 @@ def _trained(workshop: Workshop, corpus: CorpusReport, state: NightState) -> Ada
 
 
 def _in_service(workspace: Workspace, base: BaseModel) -> Adapter | None:
-    """The adapter to be compared with; None for the base model, and for one that was made for another base model."""
+    """The adapter to be compared with; None for the base model, and for one that is not served on `base`."""
     try:
         current = read_current(workspace.adapters)
+        if current is not None:
+            current = find_adapter(workspace.adapters, current.version, digest=True)
     except AdapterError as error:
         log.warning("compared with the base model alone: %s", error)
         return None
-    return current if current is not None and current.manifest.base_model.sha256 == base.sha256 else None
+    if current is None:
+        return None
+    if misfit := current.misfit(base, PROMPT_VERSION):
+        log.warning("compared with the base model alone: %s", misfit)
+        return None
+    return current
 
 
 def _report(workspace: Workspace, state: NightState, found: Findings) -> NightReport:

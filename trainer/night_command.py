@@ -66,7 +66,8 @@ def _print_plan(front: Front, place: Workspace, as_json: bool) -> None:
     from trainer.night import Workshop, plan_night
     from trainer.settings import TrainerSettings
 
-    plan = asdict(plan_night(Workshop(place, TrainerSettings.read(place), front.base_model(place), lambda _: None)))
+    workshop = Workshop(place, TrainerSettings.read(place), front.base_model(place), lambda _: None)
+    plan = asdict(plan_night(workshop, front.rest(place)))
     lines = (f"{name.replace('_', ' ')}: {value}" for name, value in plan.items())
     print(json.dumps(plan) if as_json else "\n".join(lines))
 
@@ -84,6 +85,7 @@ def run_one(front: Front, place: Workspace, force: bool, as_json: bool) -> None:
             force=force,
             check_engine=lambda adapter: front.check_engine(place, base, adapter),
             judge=front.judge(place),
+            rest=front.rest(place),
         )
     if as_json:
         print(report.to_json())

@@ -63,12 +63,18 @@ def tables(report: NightReport) -> dict[str, Table]:
     losses = report.manifest.get("losses", {})
     return {
         "Verdict": (("rule", "measured", ""), verdict),
-        "The arms": (head, arms),
+        "The arms": _without_empty_columns(head, arms),
         "Facts": (("", ""), [*facts.items(), *((f"loss, {k}", _number(v)) for k, v in losses.items())]),
         "Corpus": (("", ""), [(name.replace("_", " "), f"{value:,.0f}") for name, value in report.corpus.items()]),
         "Hyper-parameters": (("", ""), [(name, str(value)) for name, value in hyper.items()]),
         "Seconds by stage": (("", ""), [(name, f"{value:.1f}") for name, value in report.seconds.items()]),
     }
+
+
+def _without_empty_columns(head: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
+    """What nobody was asked needs no column."""
+    kept = [column for column in range(len(head)) if any(row[column] for row in rows)]
+    return [head[column] for column in kept], [[row[column] for column in kept] for row in rows]
 
 
 _ANSWER_HEAD = ("names that exist", "recall: exact, F1", "refused", "file: F1", "canaries", "stopped", "tests pass")

@@ -69,6 +69,11 @@ class TrainerSettings(SectionSettings):
     webhook: str = Field(
         "", description="address that is sent what became of each night, as JSON; empty: nothing leaves this machine"
     )
+    engine: Literal["auto", "sleep", "share"] = Field(
+        "auto",
+        description="the running backend's engine while a night trains: sleep frees its memory, questions get the code "
+        "found meanwhile; share: it answers on; auto: sleep where there is a GPU",
+    )
     min_changed_lines: int = Field(1, ge=1, description="lines committed since the last night that are worth another")
     require_gpu: bool = Field(False, description="skip the night where there is no GPU")
 
@@ -173,6 +178,10 @@ class TrainerSettings(SectionSettings):
         if value and not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9-]*/[A-Za-z0-9._-]+", value):
             raise ValueError("give owner/name, as in acme/shop")
         return value
+
+    def engine_sleeps(self, has_gpu: bool) -> bool:
+        """Whether the backend's engine is to sleep while a night trains."""
+        return self.engine == "sleep" or (self.engine == "auto" and has_gpu)
 
     def hyper_parameters(self, has_gpu: bool) -> Preset:
         """The preset as these settings change it."""

@@ -242,7 +242,7 @@ def _manifest(run: Run, made: Made, notices: Sequence[str]) -> dict[str, Any]:
         "version": job.version,
         "created_at": datetime.now(UTC),
         "commit": made.ledger.commit,
-        "base_model": TrainedOn(name=base.name, revision=base.revision, sha256=base.sha256),
+        "base_model": TrainedOn.of(base),
         "prompt_version": job.prompt_version,
         "data": _counts(job, made.ledger, made.plan),
         "hyper_parameters": {

@@ -8,6 +8,9 @@ an answer), held (after a piece, until the mode is freed).
 
 It loads adapters as vLLM does. Modes of that: load-refused, load-mute, load-exit (the process ends), load-nothing (it
 says that it has, and reads as without), load-silent (the adapter writes nothing).
+
+It sleeps as vLLM does, and answers nothing then. Modes of that: sleepless (404, as without --enable-sleep-mode),
+wake-refused.
 """
 
 import asyncio
@@ -19,6 +22,9 @@ from pathlib import Path
 
 HELD = {}  # the adapters: name -> folder
 GONE = set()
+SLEEP = {"/sleep?level=1": "sleep", "/wake_up": "wake"}
+ASLEEP = []
+WELL = ("well", "freed", "sleepless", "wake-refused")
 OK = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nConnection: close\r\n\r\n"
 USAGE = {"choices": [], "usage": {"prompt_tokens": 3, "completion_tokens": 2}}
 
@@ -75,6 +81,18 @@ def adapters(path, body, mode):
     return None
 
 
+async def nap(writer, word, mode, log_file):
+    with log_file.open("a") as log:
+        log.write(f"{word}\n")
+    if mode in ("sleepless", "wake-refused") and (mode, word) != ("wake-refused", "sleep"):
+        writer.write(plain("404 Not Found", {"detail": "Not Found"}))
+    else:
+        ASLEEP[:] = [word] if word == "sleep" else []
+        writer.write(plain("200 OK", {"status": "sleeping" if ASLEEP else "awake"}))
+    await writer.drain()
+    writer.close()
+
+
 async def serve(reader, writer, mode_file, log_file):
     try:
         head = await reader.readuntil(b"\r\n\r\n")
@@ -86,6 +104,9 @@ async def serve(reader, writer, mode_file, log_file):
         writer.write(plain("200 OK", {"data": [{"id": "played"}]}))
     else:
         path = head.split(b" ")[1].decode()
+        if path in SLEEP:
+            await nap(writer, SLEEP[path], mode, log_file)
+            return
         length = int(head.lower().split(b"content-length: ")[1].split(b"\r\n")[0])
         body = json.loads(await reader.readexactly(length))
         with log_file.open("a") as log:
@@ -95,12 +116,22 @@ async def serve(reader, writer, mode_file, log_file):
             os._exit(1)
         if mode == "load-mute" and about == "load:":
             await reader.read()
-        if (mode in ("well", "freed") or mode.startswith("load-")) and (told := adapters(path, body, mode)) is not None:
+        if ASLEEP:
+            writer.write(plain("500 Internal Server Error", {"error": "asleep"}))
+        elif (mode in ("well", "freed") or mode.startswith("load-")) and (
+            told := adapters(path, body, mode)
+        ) is not None:
             writer.write(told)
         elif mode == "bare" and body.get("model") != "played":
             writer.write(plain("404 Not Found", {"error": "no such model"}))
         else:
-            writer.write(reply("well" if mode in ("bare", "freed") or mode.startswith("load-") else mode))
+            writer.write(
+                reply(
+                    "well"
+                    if mode in ("bare", "freed", "sleepless", "wake-refused") or mode.startswith("load-")
+                    else mode
+                )
+            )
     await writer.drain()
     while mode == "held" and mode_file.read_text() != "freed":
         await asyncio.sleep(0.01)

@@ -74,6 +74,20 @@ def test_the_last_night_of_each_outcome_is_read_from_its_record(tmp_path):
     assert last_nights(tmp_path / "nothing") == {}
 
 
+async def test_a_night_that_failed_is_no_success_and_one_that_refused_is(client, workspace):
+    nights = workspace.make_state_folder() / "nights"
+    nights.mkdir()
+    async with client() as http:
+        assert (await read(http))["nightschool_last_success_timestamp_seconds",] == 0
+        for outcome, when in (("promoted", 100), ("refused", 200), ("failed", 300)):
+            file = nights / f"last_{outcome}.json"
+            file.write_text(json.dumps({"outcome": outcome}))
+            os.utime(file, (when, when))
+        samples = await read(http)
+    assert samples["nightschool_last_success_timestamp_seconds",] == 200
+    assert samples["nightschool_last_night_timestamp_seconds", "failed"] == 300
+
+
 async def test_the_dashboard_asks_only_for_metrics_that_exist(client):
     async with client() as http:
         text = (await http.get("/metrics")).text

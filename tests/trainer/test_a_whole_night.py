@@ -7,8 +7,8 @@ import json
 import shutil
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -50,15 +50,29 @@ def test_a_night_trains_on_the_past_proves_on_the_newer_code_and_promotes(
 ) -> None:
     place, _ = workspace
     stages: list[str] = []
+    notes: list[str] = []
 
     def listen(event: TrainingEvent) -> None:
         if isinstance(event, Stage):
             stages.append(event.text)
+        if isinstance(event, Note):
+            notes.append(event.text)
 
     # Sees every function that was emptied, and nothing else: a second is enough for it.
     sees = SETTINGS.model_copy(update={"test_command": "sh -c '! grep -rq NotImplementedError shop'", "holes": 3})
-    report = run_night(Workshop(place, sees, tiny_base, listen, in_this_process))
+
+    @contextmanager
+    def rest(minutes: float) -> Iterator[str]:
+        stages.append(f"rest {minutes:.0f}")
+        yield "it says so"
+        stages.append("rested")
+
+    report = run_night(Workshop(place, sees, tiny_base, listen, in_this_process), rest=rest)
     assert report.outcome == "promoted", report.verdict
+    # The corpus may be written by the engine that is to sleep; training, proof and a trial engine need its memory.
+    order = ["making examples", "rest 26", "training", "measuring base", "measuring candidate", "rested"]
+    assert [stage for stage in stages if stage in order] == order
+    assert "the backend's engine does not sleep: it says so" in notes
     assert report.is_next_day
     assert [row.holes is not None and row.holes[1] for row in report.rows] == [3, 3, 3, 3]
     assert report.tests == "3 (3 newer) of 3 functions tried; fewer than 10 decide nothing"

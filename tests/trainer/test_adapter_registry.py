@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pickle
+import shutil
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,7 @@ from server.adapter import (
 )
 from server.adapter_diff import differences
 from server.base_model import BaseModel
+from server.vocabulary import vocabulary_sha256
 
 NOON = datetime(2026, 11, 23, 12, 0, tzinfo=UTC)
 
@@ -163,6 +165,25 @@ def test_an_adapter_of_other_weights_or_another_prompt_does_not_fit(tmp_path: Pa
     assert "prompt version 1, now it is 2" in adapter.misfit(base, 2)
     other = BaseModel("other", "1", "cd" * 32, tmp_path, "MIT", 512, "<e>", None, 10, "")
     assert "was trained on tiny (abababababab), not on other" in adapter.misfit(other, 1)
+
+
+def test_an_adapter_does_not_fit_its_base_model_with_another_tokenizer(tmp_path: Path, tiny_folder: Path) -> None:
+    folder = shutil.copytree(tiny_folder, tmp_path / "base")
+    base = BaseModel("tiny", "1", "ab" * 32, folder, "MIT", 512, "<e>", None, 10, "")
+    trained_on = {"name": "tiny", "revision": "1", "sha256": "ab" * 32, "vocabulary": vocabulary_sha256(folder)}
+    adapter = make_adapter(tmp_path / "adapters", "a", base_model=trained_on)
+    assert adapter.misfit(base, 1) == ""
+    file = folder / "tokenizer.json"
+    tokenizer = json.loads(file.read_text())
+    file.write_text(json.dumps({**tokenizer, "truncation": None}, indent=4))
+    assert adapter.misfit(base, 1) == "", "written otherwise, it is the same tokenizer"
+    one, other = list(tokenizer["model"]["vocab"])[:2]
+    swapped = {one: tokenizer["model"]["vocab"][other], other: tokenizer["model"]["vocab"][one]}
+    tokenizer["model"]["vocab"] |= swapped
+    file.write_text(json.dumps(tokenizer))
+    assert adapter.misfit(base, 1) == "adapter a was trained with another tokenizer than tiny has now"
+    file.unlink()
+    assert "another tokenizer" in adapter.misfit(base, 1)
 
 
 def test_what_would_be_pruned_is_told_and_left(tmp_path: Path) -> None:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import shutil
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 import torch
 
+from server.adapter import TrainedOn, finish_adapter
 from server.base_model import BaseModel
 from server.merge import MergeError, main, merge
 from trainer.lora import load_with_lora, save_adapter, shrink_rank
@@ -55,8 +58,6 @@ def test_merging_again_does_nothing(adapter_folder: Path, tiny_base: BaseModel, 
 def test_a_damaged_adapter_is_refused_and_leaves_nothing(
     adapter_folder: Path, tiny_base: BaseModel, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    import shutil
-
     damaged = shutil.copytree(adapter_folder, tmp_path / "damaged")
     weights = damaged / "adapter_model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-1])
@@ -65,6 +66,20 @@ def test_a_damaged_adapter_is_refused_and_leaves_nothing(
     assert main([str(tiny_base.folder), str(damaged), str(tmp_path / "out" / "merged")]) == 1
     assert "cut off or damaged" in capfd.readouterr().err
     assert not (tmp_path / "out").exists()
+
+
+def test_a_changed_byte_is_refused_where_the_manifest_says_what_was_made(
+    adapter_folder: Path, tiny_base: BaseModel, tmp_path: Path
+) -> None:
+    staging = shutil.copytree(adapter_folder, tmp_path / "staging")
+    created = datetime(2026, 11, 1, tzinfo=UTC)
+    about = {"version": "a", "created_at": created, "base_model": TrainedOn.of(tiny_base), "prompt_version": 1}
+    adapter = finish_adapter(staging, tmp_path, about)
+    merge(tiny_base.folder, adapter.folder, tmp_path / "merged")
+    weights = adapter.folder / "adapter_model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1] + b"\x7f")
+    with pytest.raises(MergeError, match=r"changed since it was made: adapter_model\.safetensors"):
+        merge(tiny_base.folder, adapter.folder, tmp_path / "again")
 
 
 def test_an_adapter_of_another_shape_does_not_fit(adapter_folder: Path, tmp_path: Path) -> None:

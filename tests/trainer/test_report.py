@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -45,6 +46,15 @@ def test_a_night_without_answers_losses_or_a_past_has_a_page_too() -> None:
     page = to_html(NightReport("n", "promoted", "", "v", rows=(Row("base", True, None, None, None),)), [], [])
     assert "not measured" in page
     assert "<svg" not in page
+
+
+def test_what_nobody_was_asked_has_no_column() -> None:
+    text = to_markdown(REPORT)
+    assert "| arm | retrieval | bits per byte, newer code | other people's code | names that exist |" in text
+    assert "tests pass" not in text
+    assert "names that exist" not in to_markdown(replace(REPORT, rows=REPORT.rows[1:]))
+    filled = replace(REPORT, rows=(replace(REPORT.rows[1], holes=(0, 10)),))
+    assert "| base | on | 0.9000 | 0.7000 | 0 of 10 |" in to_markdown(filled)
 
 
 def test_markdown_keeps_its_tables_whole() -> None:
