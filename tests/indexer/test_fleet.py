@@ -453,9 +453,11 @@ def test_a_cluster_embeds_what_all_of_them_miss_in_one_go_and_what_forks_share_o
     one = repo("one", {"src/parser.py": PARSER, "src/mailer.py": MAILER})
     settle(("one", one), ("fork", repo("fork", {"src/parser.py": PARSER, "src/queue.py": QUEUE})))
     with open_fleet(place, IndexerSettings(ray="local", embedder="a-transformer"), embedder) as fleet:
-        report = fleet.update()
+        stages = []
+        report = fleet.update(lambda step: stages.append(step.stage))
         assert sorted(path for _, path in on_a_cluster) == ["src/mailer.py", "src/parser.py", "src/queue.py"]
-        assert (report.embedded, report.failed, report.chunks) == (3, {}, 4)
+        assert (report.embedded, report.failed, report.chunks, report.updated_files) == (3, {}, 4, 4)
+        assert sorted(stage for stage in stages if "reading" in stage) == ["fork: reading", "one: reading"]  # once
         assert len(embedder.texts) == 3  # nothing was embedded here, and nothing twice
         assert paths(fleet.search("a class that holds what is to be done", 1)) == ["fork/src/queue.py"]
 
