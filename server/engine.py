@@ -7,18 +7,19 @@ import json
 import logging
 import os
 import secrets
-import signal
 import socket
 import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, cast
 
 import psutil
 
+from indexer.child import kill_group
 from indexer.gpu import has_gpu
 from indexer.workspace import write_atomically
 from server.base_model import BaseModel
@@ -94,12 +95,10 @@ class EngineProcess:
         """End the whole group; returns when it is gone."""
         await self.engine.close()
         cast(IO[bytes], self._process.stdin).close()
-        try:
+        with suppress(subprocess.TimeoutExpired):
             await asyncio.to_thread(self._process.wait, 15)
-        except subprocess.TimeoutExpired:
-            os.killpg(self._process.pid, signal.SIGKILL)
-            await asyncio.to_thread(self._process.wait)
-        _kill_group(self._process.pid)
+        kill_group(self._process.pid)
+        await asyncio.to_thread(self._process.wait)
 
     def why_it_ended(self) -> str:
         """The last line of the engine's log that names an error."""
@@ -159,7 +158,7 @@ def end_stale_engines(state: Path) -> int:
         try:
             process = psutil.Process(pid)
             if abs(process.create_time() - started) < 2:
-                _kill_group(pid)
+                kill_group(pid)
                 ended += 1
         except psutil.NoSuchProcess:
             continue
@@ -230,10 +229,3 @@ def _records(state: Path) -> Sequence[tuple[int, float]]:
         return [(int(pid), float(started)) for pid, started in json.loads((state / "engines.json").read_text())]
     except (OSError, ValueError, TypeError):
         return []
-
-
-def _kill_group(group: int) -> None:
-    try:
-        os.killpg(group, signal.SIGKILL)
-    except (ProcessLookupError, PermissionError):
-        return
