@@ -63,13 +63,14 @@ def _git(arguments: list[str], folder: Path, timeout_s: float) -> str:
         )  # fmt: skip
     except OSError as error:
         raise CannotFetch(f"git cannot be started: {error.strerror}") from error
-    try:
-        out, said = process.communicate(timeout=timeout_s)
-    except subprocess.TimeoutExpired as error:
-        raise CannotFetch(f"git {arguments[0]} took longer than [fleet] git_timeout_s = {timeout_s:g}") from error
-    finally:
-        if process.poll() is None:  # its helpers (git-remote-https, ssh) too
-            end_group(process, _ENDS_WITHIN_S)
+    with process:  # closes its pipes
+        try:
+            out, said = process.communicate(timeout=timeout_s)
+        except subprocess.TimeoutExpired as error:
+            raise CannotFetch(f"git {arguments[0]} took longer than [fleet] git_timeout_s = {timeout_s:g}") from error
+        finally:
+            if process.poll() is None:  # its helpers (git-remote-https, ssh) too
+                end_group(process, _ENDS_WITHIN_S)
     if process.returncode != 0:
         raise CannotFetch(f"git {arguments[0]} failed: {_reason(said)}")
     return out.decode("utf-8", "replace")

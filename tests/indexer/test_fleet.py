@@ -2,13 +2,16 @@
 
 import json
 import shutil
+import socket
 import subprocess
 import time
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 
+from indexer.clones import CannotFetch, bring_clone
 from indexer.cluster import ClusterUnavailable
 from indexer.files import read_source
 from indexer.fleet import open_fleet
@@ -399,8 +402,6 @@ def test_vectors_of_a_lone_query_pass_while_a_batch_is_embedded(three, opened):
 
 
 def test_a_clone_is_shallow_follows_its_source_and_is_read(tmp_path, repo, settle, place, opened):
-    from indexer.clones import CannotFetch, bring_clone
-
     source = repo("upstream", {"src/parser.py": PARSER})
     git(source, "init", "-q")
     git(source, "add", "-A")
@@ -426,6 +427,16 @@ def test_a_clone_is_shallow_follows_its_source_and_is_read(tmp_path, repo, settl
         assert fleet.last_changed("app/src/parser.py") == ""
     with pytest.raises(CannotFetch, match=r"git clone failed: .*nothing"):
         bring_clone(f"file://{tmp_path}/nothing", Path(tmp_path / "to"), 60)
+    assert not (tmp_path / "to").exists()
+
+
+def test_a_source_that_does_not_answer_is_given_up_with_all_that_git_started(tmp_path):
+    with socket.create_server(("127.0.0.1", 0)) as mute:
+        url = f"https://127.0.0.1:{mute.getsockname()[1]}/mute.git"
+        with pytest.raises(CannotFetch, match=r"^git clone took longer than \[fleet\] git_timeout_s = 1$"):
+            bring_clone(url, tmp_path / "to", 1)
+        running = [one.info["cmdline"] or [] for one in psutil.process_iter(["cmdline"])]
+        assert not [command for command in running if url in command]
     assert not (tmp_path / "to").exists()
 
 
