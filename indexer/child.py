@@ -1,4 +1,7 @@
-"""What both ends of a child process of ours agree on: stdout is the events' alone, and no child outlives its parent."""
+"""What both ends of a child process of ours agree on: stdout is the events' alone, and no child outlives its parent.
+
+The one way to end a group of processes. Engines end theirs from inside (`server/engine_guard.py`).
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,7 @@ import os
 import signal
 import subprocess
 import sys
+from contextlib import suppress
 from typing import Any, TextIO
 
 
@@ -41,3 +45,9 @@ def end_group(process: subprocess.Popen[Any], grace_s: float = 10.0) -> None:
         except subprocess.TimeoutExpired:
             continue
     process.wait()
+
+
+def kill_group(group: int) -> None:
+    """SIGKILL for all of a process group; one that is gone, or is somebody else's by now, is left."""
+    with suppress(ProcessLookupError, PermissionError):
+        os.killpg(group, signal.SIGKILL)

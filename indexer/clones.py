@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 import shutil
-import signal
 import subprocess
 from pathlib import Path
+
+from indexer.child import end_group
 
 # No prompt on the terminal, by a window, or by ssh; no protocol that runs a program or sends code in the clear.
 _QUIET = {
@@ -19,6 +20,7 @@ _QUIET = {
     "GIT_LFS_SKIP_SMUDGE": "1",
 }
 _SAFE = ["-c", "core.hooksPath=/dev/null", "-c", "submodule.recurse=false"]
+_ENDS_WITHIN_S = 2.0
 _FRESH = ["--depth=1", "--no-tags", "--no-recurse-submodules"]
 
 
@@ -61,14 +63,14 @@ def _git(arguments: list[str], folder: Path, timeout_s: float) -> str:
         )  # fmt: skip
     except OSError as error:
         raise CannotFetch(f"git cannot be started: {error.strerror}") from error
-    try:
-        out, said = process.communicate(timeout=timeout_s)
-    except subprocess.TimeoutExpired as error:
-        raise CannotFetch(f"git {arguments[0]} took longer than [fleet] git_timeout_s = {timeout_s:g}") from error
-    finally:
-        if process.poll() is None:  # its helpers (git-remote-https, ssh) too
-            os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
+    with process:  # closes its pipes
+        try:
+            out, said = process.communicate(timeout=timeout_s)
+        except subprocess.TimeoutExpired as error:
+            raise CannotFetch(f"git {arguments[0]} took longer than [fleet] git_timeout_s = {timeout_s:g}") from error
+        finally:
+            if process.poll() is None:  # its helpers (git-remote-https, ssh) too
+                end_group(process, _ENDS_WITHIN_S)
     if process.returncode != 0:
         raise CannotFetch(f"git {arguments[0]} failed: {_reason(said)}")
     return out.decode("utf-8", "replace")

@@ -16,6 +16,7 @@ import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
 from typing import IO, Any
@@ -202,7 +203,9 @@ def _patience(address: str) -> float:
 def _why_silent(address: str, log_file: Path) -> str:
     if "InvalidAuthToken" in log_file.read_text(errors="replace")[-500:]:
         return f"the Ray cluster at {address} wants another token: set RAY_AUTH_TOKEN, or keep it in ~/.ray/auth_token"
-    return f"what listens at {address} does not answer as a Ray cluster does: is it one?"
+    return (
+        f"what listens at {address} does not answer as a cluster of Ray {version('ray')} does: is it one, and of that?"
+    )
 
 
 def _environment() -> dict[str, str]:

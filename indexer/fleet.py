@@ -25,6 +25,7 @@ from indexer.opening import translated_errors
 from indexer.ranking import Query
 from indexer.search import Hits, Passage
 from indexer.settings import IndexerSettings
+from indexer.update import Tally
 from indexer.word_counts import Remembered, all_words, weights_among
 from indexer.workspace import Workspace
 
@@ -94,28 +95,33 @@ class FleetIndex:
         """
         started = time.monotonic()
         self.reload()
-        embedded = self._embed_together(on_progress)
+        embedded, read = self._embed_together(on_progress)
         reports: list[UpdateReport] = []
         failed: dict[str, str] = {}
         for number, name in enumerate(self.names, 1):
+            title = f"{name} ({number} of {len(self.names)})"
             try:
-                reports.append(self._update_one(name, f"{name} ({number} of {len(self.names)})", on_progress))
+                reports.append(self._update_one(name, title, on_progress, read.get(name)))
             except IndexUnavailable as error:
                 failed[name] = str(error)
         summed = _summed(reports, failed, time.monotonic() - started)
         return replace(summed, embedded=summed.embedded + embedded)
 
-    def _embed_together(self, tell: Callable[[Progress], None]) -> int:
-        """With [indexer] ray: what all of them miss, by the cluster in one go, and what forks have in common once."""
+    def _embed_together(self, tell: Callable[[Progress], None]) -> tuple[int, dict[str, Tally]]:
+        """With [indexer] ray: what all of them miss, by the cluster in one go, and what forks have in common once.
+
+        How many were embedded, and what was read of each repository.
+        """
         if not self._members.has_cluster:
-            return 0
-        read = [parts for _, parts in self._ask_all(lambda _, index: index.prepare())]
+            return 0, {}
+        prepared = dict(self._ask_all(lambda name, index: index.prepare(_titled(name, tell))))
+        read = {name: tally for name, (_, tally) in prepared.items()}
         try:
             with translated_errors(self._members.fleet):
-                return embed_missing(read, tell, self._members.fleet.logs)
+                return embed_missing([parts for parts, _ in prepared.values()], tell, self._members.fleet.logs), read
         except IndexUnavailable as error:
             log.warning("%s", error)  # whoever cannot do without it says so in `failed`
-            return 0
+            return 0, read
 
     def reload(self, all_may_go: bool = False) -> None:
         """Read [fleet] anew; what is gone from it is deleted, all of it only with `all_may_go`. A view does nothing.
@@ -137,12 +143,11 @@ class FleetIndex:
             raise IndexUnavailable(f"there is no repository {name}")
         return self._update_one(name, name, on_progress)
 
-    def _update_one(self, name: str, title: str, tell: Callable[[Progress], None]) -> UpdateReport:
-        def say(step: Progress) -> None:
-            tell(replace(step, stage=f"{title}: {step.stage}"))
-
+    def _update_one(
+        self, name: str, title: str, tell: Callable[[Progress], None], read: Tally | None = None
+    ) -> UpdateReport:
         self._git.pop(name, None)
-        return self._members.ask(name, lambda index: index.update(say))
+        return self._members.ask(name, lambda index: index.update(_titled(title, tell), read))
 
     def watch(self) -> AbstractContextManager[None]:
         """Follow every folder until left. What we cloned changes only by `nightschool fleet sync`, which updates it."""
@@ -337,6 +342,10 @@ class FleetIndex:
             if name in laid and rest:
                 laid[name][rest] = text
         return laid
+
+
+def _titled(title: str, tell: Callable[[Progress], None]) -> Callable[[Progress], None]:
+    return lambda step: tell(replace(step, stage=f"{title}: {step.stage}"))
 
 
 def _in(repository: str, passage: Passage) -> Passage:

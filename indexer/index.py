@@ -30,7 +30,7 @@ from indexer.reports import IndexState, UpdateReport
 from indexer.search import CurrentTexts, Hits, Passage, find_hits, read_candidates, search, verify
 from indexer.settings import IndexerSettings
 from indexer.storing import Storing
-from indexer.update import Progress, say_nothing
+from indexer.update import Progress, Tally, say_nothing
 from indexer.watch import POLL_S
 from indexer.word_counts import WordCounts
 from indexer.workspace import Workspace
@@ -67,11 +67,14 @@ class Index:
 
     # Bringing it up to date
 
-    def update(self, on_progress: Callable[[Progress], None] = say_nothing) -> UpdateReport:
-        """Bring the index up to the working tree. Interrupted or killed, the next call goes on; twice does nothing."""
+    def update(self, on_progress: Callable[[Progress], None] = say_nothing, read: Tally | None = None) -> UpdateReport:
+        """Bring the index up to the working tree. Interrupted or killed, the next call goes on; twice does nothing.
+
+        `read`: what `prepare` has read just now, which is not read again.
+        """
         started = time.monotonic()
         with translated_errors(self._parts.workspace):
-            tally = self._reading.read(None, on_progress)
+            tally = self._reading.read(None, on_progress) if read is None else read
             tally.embedded = embed_missing([self._parts], on_progress, self._parts.workspace.logs)
             tally.embedded += self._storing.store_all(on_progress)
             files, chunks = self._parts.catalogue.count()
@@ -80,11 +83,10 @@ class Index:
         done = (files, chunks, tally.embedded, tally.updated_files, tally.deleted_files)
         return UpdateReport(*done, dict(sorted(tally.skipped.items())), masked, seconds, self._storing.fault)
 
-    def prepare(self) -> Parts:
-        """Read the tree, and give what the index is made of to whoever embeds for many at once."""
+    def prepare(self, on_progress: Callable[[Progress], None] = say_nothing) -> tuple[Parts, Tally]:
+        """Read the tree. What the index is made of, for whoever embeds for many at once; and what was read."""
         with translated_errors(self._parts.workspace):
-            self._reading.read(None)
-        return self._parts
+            return self._parts, self._reading.read(None, on_progress)
 
     # Asking
 

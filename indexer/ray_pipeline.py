@@ -9,6 +9,7 @@ from __future__ import annotations
 import ctypes
 import json
 import os
+import re
 import secrets
 import signal
 import sys
@@ -37,6 +38,8 @@ _READERS = 2
 _TIDIES_UP_WITHIN_S = 10
 _FIRST_WORKER_WITHIN_S = 120
 _ATTEMPTS = 3  # to join a cluster through ray://
+# In a RuntimeError of Ray's (2.9 to 2.60, at both kinds of address): first the cluster's, then ours.
+_VERSIONS = re.compile(r"Ray: (\S+)\s+Python: (\S+)")
 Say = Callable[[dict[str, Any]], None]
 Columns = dict[str, Any]
 Embedded = tuple[list[str], NDArray[np.float32]]
@@ -188,11 +191,9 @@ def explain(error: BaseException, address: str) -> str:
     where = "the Ray cluster started here" if address == "local" else f"the Ray cluster at {address}"
     if isinstance(error, NotHere) or "NotHere" in said:
         return f"{where}: {said.rpartition('NotHere: ')[2].splitlines()[0]}"
-    if "ersion mismatch" in said or "versions differ" in said or "version differ" in said:
-        import ray
-
-        ours = f"Ray {ray.__version__}, Python {'.'.join(map(str, sys.version_info[:3]))}"
-        return f"{where} runs another version than we do ({ours}): {' '.join(said.split())[:300]}"
+    if len(versions := _VERSIONS.findall(said)) == 2:
+        theirs, ours = (f"Ray {ray} on Python {python}" for ray, python in versions)
+        return f"{where} runs {theirs}, we run {ours}: install the same versions on every node"
     if "No module named" in said:
         return f"{where} lacks what embeds ({said.splitlines()[-1].strip()}): install nightschool on every node"
     if isinstance(error, ConnectionError):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import math
 import secrets
 import time
@@ -18,6 +19,7 @@ from server.access import Who, find_route
 from server.client import TOKEN_FILE
 from server.roster import HOW_TO_ASK, Caller, Roster, Unknown
 
+log = logging.getLogger(__name__)
 # How often it is asked whether a user who is being answered still may be.
 LOOK_EVERY_S = 0.5
 Refusal = tuple[int, str, str, int]  # status, code, message, when to come back (s; 0: nothing is said)
@@ -28,6 +30,10 @@ def read_or_make_token(workspace: Workspace) -> str:
     """The workspace's token, made on first use: 256 random bits in a file that only its owner can read."""
     file = workspace.make_state_folder() / TOKEN_FILE
     try:
+        if (mode := file.stat().st_mode & 0o777) & 0o077:
+            log.warning(
+                "%s could be read by others (mode %o): closed now; if somebody has, delete it and restart", file, mode
+            )
         file.chmod(0o600)
         if token := file.read_text().strip():
             return token

@@ -7,7 +7,6 @@ import json
 import logging
 import os
 import secrets
-import signal
 import socket
 import subprocess
 import sys
@@ -21,6 +20,7 @@ from typing import IO, cast
 
 import psutil
 
+from indexer.child import kill_group
 from indexer.gpu import has_gpu
 from indexer.workspace import write_atomically
 from server.base_model import BaseModel
@@ -101,12 +101,10 @@ class EngineProcess:
         """End the whole group; returns when it is gone."""
         await self.engine.close()
         cast(IO[bytes], self._process.stdin).close()
-        try:
+        with suppress(subprocess.TimeoutExpired):
             await asyncio.to_thread(self._process.wait, 15)
-        except subprocess.TimeoutExpired:
-            os.killpg(self._process.pid, signal.SIGKILL)
-            await asyncio.to_thread(self._process.wait)
-        _kill_group(self._process.pid)
+        kill_group(self._process.pid)
+        await asyncio.to_thread(self._process.wait)
 
     def why_it_ended(self) -> str:
         """The last line of the engine's log that names an error."""
@@ -169,7 +167,7 @@ def end_stale_engines(state: Path) -> int:
     """Kill the engines that a backend killed with SIGKILL left, by their recorded group and start time; how many."""
     stale = living_engines(state)
     for process in stale:
-        _kill_group(process.pid)
+        kill_group(process.pid)
     (state / "engines.json").unlink(missing_ok=True)
     return len(stale)
 
@@ -252,10 +250,3 @@ def _records(state: Path) -> Sequence[tuple[int, float]]:
         return [(int(pid), float(started)) for pid, started in json.loads((state / "engines.json").read_text())]
     except (OSError, ValueError, TypeError):
         return []
-
-
-def _kill_group(group: int) -> None:
-    try:
-        os.killpg(group, signal.SIGKILL)
-    except (ProcessLookupError, PermissionError):
-        return

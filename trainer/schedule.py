@@ -5,13 +5,12 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-import os
-import signal
+import subprocess
 from collections.abc import Awaitable, Callable
-from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, time, timedelta
 
+from indexer.child import end_group
 from indexer.workspace import Workspace, write_atomically
 from trainer.units import night_command
 
@@ -19,6 +18,7 @@ log = logging.getLogger(__name__)
 
 _DAY = timedelta(days=1)
 _POLL_S = 20.0
+_ENDED_POLL_S = 0.5
 _END_TIMEOUT_S = 10.0
 
 
@@ -87,26 +87,22 @@ async def keep_nights(
 
 async def _night_process(workspace: Workspace) -> int:
     """`nightschool night` in a process group of its own, which ends with us; its exit status."""
-    workspace.logs.mkdir(parents=True, exist_ok=True)
-    with (workspace.logs / "night.log").open("ab") as output:
-        process = await asyncio.create_subprocess_exec(
-            *night_command(workspace), stdin=asyncio.subprocess.DEVNULL, stdout=output, stderr=output,
-            start_new_session=True,
-        )  # fmt: skip
+    process = _start_night(workspace)
     try:
-        return await process.wait()
+        while (status := process.poll()) is None:
+            await asyncio.sleep(_ENDED_POLL_S)
+        return status
     except asyncio.CancelledError:
-        await _end(process)
+        await asyncio.to_thread(end_group, process, _END_TIMEOUT_S)
         raise
 
 
-async def _end(process: asyncio.subprocess.Process) -> None:
-    for number in (signal.SIGTERM, signal.SIGKILL):
-        with suppress(ProcessLookupError):
-            os.killpg(process.pid, number)
-        with suppress(TimeoutError):
-            await asyncio.wait_for(process.wait(), _END_TIMEOUT_S)
-            return
+def _start_night(workspace: Workspace) -> subprocess.Popen[bytes]:
+    workspace.logs.mkdir(parents=True, exist_ok=True)
+    with (workspace.logs / "night.log").open("ab") as output:
+        return subprocess.Popen(
+            night_command(workspace), stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True
+        )
 
 
 def _read_done(workspace: Workspace) -> datetime | None:

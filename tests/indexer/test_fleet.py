@@ -2,13 +2,16 @@
 
 import json
 import shutil
+import socket
 import subprocess
 import time
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 
+from indexer.clones import CannotFetch, bring_clone
 from indexer.cluster import ClusterUnavailable
 from indexer.files import read_source
 from indexer.fleet import open_fleet
@@ -399,8 +402,6 @@ def test_vectors_of_a_lone_query_pass_while_a_batch_is_embedded(three, opened):
 
 
 def test_a_clone_is_shallow_follows_its_source_and_is_read(tmp_path, repo, settle, place, opened):
-    from indexer.clones import CannotFetch, bring_clone
-
     source = repo("upstream", {"src/parser.py": PARSER})
     git(source, "init", "-q")
     git(source, "add", "-A")
@@ -429,6 +430,16 @@ def test_a_clone_is_shallow_follows_its_source_and_is_read(tmp_path, repo, settl
     assert not (tmp_path / "to").exists()
 
 
+def test_a_source_that_does_not_answer_is_given_up_with_all_that_git_started(tmp_path):
+    with socket.create_server(("127.0.0.1", 0)) as mute:
+        url = f"https://127.0.0.1:{mute.getsockname()[1]}/mute.git"
+        with pytest.raises(CannotFetch, match=r"^git clone took longer than \[fleet\] git_timeout_s = 1$"):
+            bring_clone(url, tmp_path / "to", 1)
+        running = [one.info["cmdline"] or [] for one in psutil.process_iter(["cmdline"])]
+        assert not [command for command in running if url in command]
+    assert not (tmp_path / "to").exists()
+
+
 @pytest.fixture
 def on_a_cluster(monkeypatch, embedder):
     """What a fleet with a cluster asked it for: (repository, path) of each chunk; the embeddings are made here."""
@@ -453,9 +464,11 @@ def test_a_cluster_embeds_what_all_of_them_miss_in_one_go_and_what_forks_share_o
     one = repo("one", {"src/parser.py": PARSER, "src/mailer.py": MAILER})
     settle(("one", one), ("fork", repo("fork", {"src/parser.py": PARSER, "src/queue.py": QUEUE})))
     with open_fleet(place, IndexerSettings(ray="local", embedder="a-transformer"), embedder) as fleet:
-        report = fleet.update()
+        stages = []
+        report = fleet.update(lambda step: stages.append(step.stage))
         assert sorted(path for _, path in on_a_cluster) == ["src/mailer.py", "src/parser.py", "src/queue.py"]
-        assert (report.embedded, report.failed, report.chunks) == (3, {}, 4)
+        assert (report.embedded, report.failed, report.chunks, report.updated_files) == (3, {}, 4, 4)
+        assert sorted(stage for stage in stages if "reading" in stage) == ["fork: reading", "one: reading"]  # once
         assert len(embedder.texts) == 3  # nothing was embedded here, and nothing twice
         assert paths(fleet.search("a class that holds what is to be done", 1)) == ["fork/src/queue.py"]
 

@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
@@ -29,6 +30,8 @@ from indexer.settings import IndexerSettings
 from indexer.workspace import Workspace
 
 ROOT = Path(__file__).parents[2]
+RAY = version("ray")
+PYTHON = ".".join(map(str, sys.version_info[:3]))
 TOKEN = "0123456789abcdef" * 4
 SECRET = "ghp_" + "a1B2c3D4e5F6g7H8i9J0" * 2
 FILES = 40  # of eight chunks
@@ -306,7 +309,7 @@ def test_an_address_where_nobody_listens_is_told_at_once(tree: Workspace):
 def test_a_listener_that_is_no_cluster_is_given_up_on(tmp_path: Path):
     with socket.create_server(("127.0.0.1", 0)) as mute:
         address = f"127.0.0.1:{mute.getsockname()[1]}"
-        assert "does not answer as a Ray cluster does" in _refusal(address, tmp_path)
+        assert f"does not answer as a cluster of Ray {RAY} does" in _refusal(address, tmp_path)
 
 
 def test_a_cluster_without_a_cpu_is_refused(poor: Cluster, tmp_path: Path):
@@ -318,22 +321,53 @@ def test_another_token_is_told_as_such(poor: Cluster, tmp_path: Path, monkeypatc
     assert "wants another token" in _refusal(poor.address, tmp_path)
 
 
-def test_a_cluster_of_another_version_is_refused_with_both_versions(poor: Cluster, tmp_path: Path):
-    """Its own record of its version is changed, which is all that tells Ray."""
+def _record_version(address: str, recorded: str) -> None:
+    """What the cluster has written down about itself, which is all that tells Ray."""
     change = (
         "import json, sys, ray\nfrom ray.experimental.internal_kv import _internal_kv_get, _internal_kv_put\n"
+        "ray._private.utils.check_version_info = lambda *_, **__: None\n"
         "ray.init(sys.argv[1], log_to_driver=False)\n"
         "about = json.loads(_internal_kv_get('CLUSTER_METADATA', namespace='cluster'))\n"
-        "about['ray_version'] = '2.9.3'\n"
+        "about['ray_version'] = sys.argv[2]\n"
         "_internal_kv_put('CLUSTER_METADATA', json.dumps(about), True, namespace='cluster')\n"
     )
-    subprocess.run(
-        [sys.executable, "-c", change, poor.address], check=True, env={**os.environ, "RAY_AUTH_MODE": "token"}
-    )
-    said = _refusal(poor.address, tmp_path)
-    assert "another version" in said
-    assert "2.9.3" in said
-    assert "2.60.0" in said
+    environment = {**os.environ, "RAY_AUTH_MODE": "token"}
+    subprocess.run([sys.executable, "-c", change, address, recorded], check=True, env=environment)
+
+
+def test_a_cluster_of_another_version_is_refused_with_both_versions(poor: Cluster, tmp_path: Path):
+    _record_version(poor.address, "2.9.3")
+    try:
+        said = _refusal(poor.address, tmp_path)
+    finally:
+        _record_version(poor.address, RAY)  # else its own processes refuse it too
+    assert f"at {poor.address} runs Ray 2.9.3 on Python {PYTHON}, we run Ray {RAY} on Python {PYTHON}: " in said
+
+
+def test_behind_rays_client_address_another_version_is_refused_the_same(
+    poor: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """There the head tells its version to our process, which says that it is older."""
+    (tmp_path / "sitecustomize.py").write_text("import ray\nray.__version__ = '2.9.3'\n")
+    monkeypatch.setenv("PYTHONPATH", f"{ROOT}{os.pathsep}{tmp_path}")
+    monkeypatch.setenv("RAY_AUTH_MODE", "token")  # Ray is imported before we can say so
+    said = _refusal(poor.client, tmp_path)
+    assert f"at {poor.client} runs Ray {RAY} on Python {PYTHON}, we run Ray 2.9.3 on Python {PYTHON}: " in said
+
+
+# As Ray 2.60.0 said it of real heads of 2.55.0, and of 2.60.0 on another Python, at an address and at one of ray://.
+OF_ANOTHER_VERSION = (
+    "Version mismatch: The cluster was started with:\n    Ray: {}\n    Python: {}\n"
+    "This process on {} was started with:\n    Ray: 2.60.0\n    Python: 3.11.7\n"
+)
+
+
+@pytest.mark.parametrize("place", ["node 192.0.2.2", "Ray Client"])
+@pytest.mark.parametrize(("ray", "python"), [("2.55.0", "3.11.7"), ("2.60.0", "3.12.1")])
+def test_another_ray_or_another_python_is_one_line_with_both(ray: str, python: str, place: str):
+    said = explain(RuntimeError(OF_ANOTHER_VERSION.format(ray, python, place)), "a:1")
+    ours = "we run Ray 2.60.0 on Python 3.11.7: install the same versions on every node"
+    assert said == f"the Ray cluster at a:1 runs Ray {ray} on Python {python}, {ours}"
 
 
 def test_without_ray_the_setting_says_what_to_install():

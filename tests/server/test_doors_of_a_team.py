@@ -17,6 +17,7 @@ from safetensors.numpy import save_file
 from indexer.opened import open_any_index
 from indexer.settings import IndexerSettings
 from indexer.workspace import Workspace
+from server.access import ROUTES, Who, find_route
 from server.adapter import UnknownAdapter, finish_adapter
 from server.auth import read_or_make_token
 from server.backend import Backend, IndexKeeper, _doors
@@ -202,11 +203,23 @@ def tries(prefix):
         ("POST", "/v1/chat/completions", chat("open_vault?", stream=True)),
         ("POST", "/v1/completions", {"prompt": "def open_", "suffix": ""}),
         ("POST", "/v1/embeddings", {"input": "open_vault", "model": "tiny"}),
+        # By what a citation is called: its number, its place, the id of an answer.
+        ("POST", "/ask", {"question": f"show [1], {file}:2", "conversation": earlier, "explain": True}),
+        ("POST", "/feedback", {"id": "0" * 24, "kept": True}),
+        ("POST", "/ui/render", {"text": f"It is in [1], see {file}:2.", "passages": 1}),
+        ("POST", "/ui/code", {"text": "", "path": file}),
+        ("GET", "/openapi.json", {}),
     ]
 
 
 async def send(http, method, path, what):
     return await (http.get(path, params=what) if method == "GET" else http.post(path, json=what))
+
+
+def test_every_door_that_is_open_to_users_is_tried():
+    tried = {find_route(method, path) for method, path, _ in tries("")}
+    team = {f"{route.method} {route.pattern}" for route in tried if route and route.who is Who.TEAM}
+    assert {name for name, who in ROUTES.items() if who is Who.TEAM} - team == {"* /mcp"}  # has tests of its own below
 
 
 async def test_nothing_of_what_is_hidden_comes_by_any_door(ask_as, house):

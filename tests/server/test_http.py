@@ -196,6 +196,17 @@ async def _forever():
         yield None
 
 
+def test_a_token_that_others_can_read_is_closed_to_them_and_told_in_one_line(workspace, caplog):
+    token = read_or_make_token(workspace)
+    assert caplog.records == []
+    (workspace.state / "token").chmod(0o644)
+    assert read_or_make_token(workspace) == token
+    assert (workspace.state / "token").stat().st_mode & 0o777 == 0o600
+    (said,) = caplog.messages
+    assert "could be read by others (mode 644)" in said
+    assert "\n" not in said
+
+
 async def test_the_token_is_kept_and_only_its_owner_reads_it(workspace):
     token = read_or_make_token(workspace)
     assert token == read_or_make_token(workspace)

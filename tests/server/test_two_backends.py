@@ -10,13 +10,16 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from contextlib import asynccontextmanager, nullcontext
+from contextlib import asynccontextmanager, nullcontext, suppress
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 
 import httpx
 import pytest
 import uvicorn
+
+from indexer.workspace import Workspace
+from server.feedback import Feedback
 
 HERE = Path(__file__).parent
 FILES = 40
@@ -27,6 +30,7 @@ chroma = "{chroma}"
 [server]
 engine_url = "http://127.0.0.1:{engine}/v1"
 requests_per_minute = 0
+feedback = true
 queue = 200
 """
 
@@ -159,6 +163,7 @@ class Load:
     def __init__(self, http: httpx.AsyncClient) -> None:
         self.http, self.outcomes, self.by, self.wrong = http, Counter(), Counter(), []
         self.notices: set[str] = set()
+        self.acknowledged: set[str] = set()  # answers of which a backend has taken the verdict
         self._done = asyncio.Event()
 
     @asynccontextmanager
@@ -178,10 +183,19 @@ class Load:
                     answer = await self.http.get("/search", params={"q": f"handler_{number}", "k": 3})
                 else:
                     answer = await self.http.post("/ask", json={"question": f"What does handler_{number} return?"})
+                    await self._say_kept(answer)
             except httpx.TransportError:
                 self.outcomes["cut off"] += 1
                 continue
             self._look(number, answer)
+
+    async def _say_kept(self, answer: httpx.Response) -> None:
+        if answer.status_code != 200:
+            return
+        about = {"id": answer.json()["id"], "kept": True}
+        with suppress(httpx.TransportError):
+            taken = await self.http.post(f"{answer.headers['x-backend']}/feedback", json=about)
+            self.acknowledged |= {about["id"]} if taken.is_success else set()
 
     def _look(self, number: int, answer: httpx.Response) -> None:
         if answer.status_code != 200:
@@ -210,7 +224,7 @@ async def test_two_backends_that_began_together_on_an_empty_server_answer_alike(
     assert not [notice for notice in load.notices if "words only" in notice]
 
 
-async def test_a_backend_killed_under_load_costs_no_wrong_answer_and_comes_back(backends):
+async def test_a_backend_killed_under_load_costs_no_wrong_answer_and_no_acknowledged_verdict_and_comes_back(backends):
     victim, other = backends
     async with routed(backends) as (router, http), Load(http).of(8) as load:
         await until(lambda: load.by[victim.url] > 20)
@@ -223,6 +237,9 @@ async def test_a_backend_killed_under_load_costs_no_wrong_answer_and_comes_back(
         before = load.by[victim.url]
         await until(lambda: load.by[victim.url] > before + 20)
     assert load.wrong == []
+    assert len(load.acknowledged) > 20
+    kept = {one.id for each in backends for one in Feedback(Workspace(each.root)).read() if one.kept}
+    assert load.acknowledged - kept == set()
     assert router.broken > 0
     assert set(load.outcomes) <= {"right", 502, 503}
 
