@@ -47,6 +47,7 @@ ROUTES: dict[str, Who] = {
     "GET /fleet": Who.OWNER,
     "POST /fleet/reload": Who.OWNER,
     "POST /fleet/update": Who.OWNER,
+    "GET /adapters/served": Who.OWNER,
     "POST /adapters/rollback": Who.OWNER,
     "POST /adapters/{version}/promote": Who.OWNER,
     "GET /metrics": Who.OWNER,

@@ -176,14 +176,23 @@ def read_current(adapters: Path) -> Adapter | None:
     return None if version is None else find_adapter(adapters, version)
 
 
+def pointer_stamp(adapters: Path) -> int:
+    """Another number whenever something was put in service; 0 while nothing was."""
+    try:
+        return (adapters / POINTER).stat().st_mtime_ns
+    except FileNotFoundError:
+        return 0
+
+
 def promote(adapters: Path, version: str) -> Adapter:
-    """Put `version` in service. Raises `UnknownAdapter`, and `BrokenAdapter` when a file is not the one that was
-    made.
+    """Put `version` in service; where it is already, the engine that refused it tries again.
+
+    Raises `UnknownAdapter`, and `BrokenAdapter` when a file is not the one that was made.
     """
     adapter = find_adapter(adapters, version, digest=True)
     pointer = _read_pointer(adapters)
-    if pointer["version"] != version:
-        _write_pointer(adapters, version, [pointer["version"], *pointer["previous"]])
+    before = [pointer["version"], *pointer["previous"]] if pointer["version"] != version else pointer["previous"]
+    _write_pointer(adapters, version, before)
     return adapter
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -50,7 +51,30 @@ def check_config(path: Path) -> str:
 
 
 def check_safetensors(path: Path) -> str:
-    """What is wrong with a safetensors file, from its header and length; empty when nothing is.
+    """What is wrong with a safetensors file, from its header and length; empty when nothing is."""
+    try:
+        ends = [entry.end for entry in read_header(path).values()]
+    except FileNotFoundError:
+        return f"no {path.name}"
+    except ValueError as error:
+        return str(error)
+    if not ends:
+        return f"{path.name} holds no weights"
+    if path.stat().st_size != max(ends):
+        return f"{path.name} is cut off or damaged: {path.stat().st_size} bytes, not {max(ends)}"
+    return ""
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a tensor's bytes lie in its file."""
+
+    start: int
+    end: int
+
+
+def read_header(path: Path) -> dict[str, Place]:
+    """The tensors of a safetensors file, by name. Raises `ValueError` where it is none, `OSError`.
 
     Format: u64 little-endian length of a JSON header, the header, then the data its offsets cover exactly.
     """
@@ -58,18 +82,23 @@ def check_safetensors(path: Path) -> str:
         with path.open("rb") as file:
             length = int.from_bytes(file.read(8), "little")
             if not 2 <= length <= _HEADER_BYTES:
-                return f"{path.name} is no safetensors file"
+                raise ValueError("no header")
             header = json.loads(file.read(length))
-        ends = [int(entry["data_offsets"][1]) for name, entry in header.items() if name != "__metadata__"]
-    except FileNotFoundError:
-        return f"no {path.name}"
-    except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
-        return f"{path.name} is no safetensors file"
-    if not ends:
-        return f"{path.name} holds no weights"
-    if path.stat().st_size != 8 + length + max(ends):
-        return f"{path.name} is cut off or damaged: {path.stat().st_size} bytes, not {8 + length + max(ends)}"
-    return ""
+        offsets = {name: entry["data_offsets"] for name, entry in header.items() if name != "__metadata__"}
+        return {name: Place(8 + length + int(start), 8 + length + int(end)) for name, (start, end) in offsets.items()}
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
+        raise ValueError(f"{path.name} is no safetensors file") from error
+
+
+def updates_something(path: Path) -> bool:
+    """Is anything but zeros in the adapter's second matrices? Training starts with zeros there: no update."""
+    with path.open("rb") as file:
+        for name, place in read_header(path).items():
+            if ".lora_B." in name:
+                file.seek(place.start)
+                if any(file.read(place.end - place.start)):
+                    return True
+    return False
 
 
 def digests(folder: Path) -> dict[str, str]:

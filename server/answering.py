@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from dataclasses import dataclass
+from typing import TypeVar
 
 from server.asker import Asker
 from server.assist import AnswerEvent, Done, Notice, Text, Wish, answer
@@ -24,6 +25,7 @@ from server.shapes import done_json
 RETRY_AFTER_S = 5
 COMES_BACK_S = 2 * RETRY_AFTER_S  # so long a place is kept for who was told to come back
 Ask = tuple[Question, Wish]
+T = TypeVar("T")
 
 
 class TooManyQuestions(Exception):
@@ -42,7 +44,7 @@ class Queue:
         self._refused_at: dict[str, float] = {}
         self._clock = clock
 
-    async def held(self, events: AsyncGenerator[AnswerEvent], name: str) -> AsyncGenerator[AnswerEvent]:
+    async def held(self, events: AsyncGenerator[T], name: str) -> AsyncGenerator[T]:
         """`events`, counted for `name` while they run. Raises `TooManyQuestions` before the first."""
         self._take_place(name)
         try:

@@ -192,7 +192,8 @@ def engine(ready: Json | None) -> Finding:
     if ready is None:
         return Finding("engine", True, "no backend runs; `nightschool serve` starts one")
     state = ready["engine"]
-    on = f"{ready['base_model']} + adapter {ready['adapter'] or 'none'}"
+    how = f", {ready['served']}" if ready.get("served") in ("loaded", "merged") else ""
+    on = f"{ready['base_model']} + adapter {ready['adapter'] or 'none'}{how}"
     said = f"{state['name']} ({on})" + (f": {state['reason']}" if state["reason"] else "")
     todo = "wait, or read .nightschool/logs/" if state["name"] == "starting" else "read the log it names"
     return Finding("engine", state["name"] in ("ready", "swapping"), said, todo)

@@ -15,7 +15,7 @@ from server.options import JsonOption, WorkspaceOption
 
 if TYPE_CHECKING:
     from server.base_model import BaseModel
-    from server.client import Json
+    from server.client import Backend, Json
     from server.doctor import Finding
     from server.doctor_proofs import Search, Update
     from server.settings import ServerSettings
@@ -72,11 +72,12 @@ async def _look(place: Workspace) -> AsyncIterator[Finding]:
     yield engine(ready)
     for finding in (*engines(ready), *endpoints(settings, ready), *chroma(indexer_settings, ready)):
         yield finding
+    served = await _served(backend, ready)
     if backend:
         await backend.close()
     async for finding in _look_at_index(place):
         yield finding
-    if (found := _look_at_adapter(place, base)) is not None:
+    if (found := _look_at_adapter(place, base, served)) is not None:
         yield found
 
 
@@ -134,10 +135,22 @@ async def _watched() -> None:
     """Nothing: a running backend sees every change by itself, which is what is proved."""
 
 
-def _look_at_adapter(place: Workspace, base: BaseModel | None) -> Finding | None:
+async def _served(backend: Backend | None, ready: Json | None) -> Json | None:
+    """What `/adapters/served` says where an adapter is loaded into the engine; None elsewhere."""
+    from server.client import BackendUnavailable
+
+    if backend is None or not ready or ready.get("served") != "loaded":
+        return None
+    try:
+        return await backend.get("/adapters/served")
+    except BackendUnavailable as error:
+        return {"fault": str(error)}
+
+
+def _look_at_adapter(place: Workspace, base: BaseModel | None, served: Json | None) -> Finding | None:
     from server.adapter import AdapterError, read_current
     from server.doctor import Finding
-    from server.doctor_proofs import prove_adapter, served_folder
+    from server.doctor_proofs import prove_adapter, prove_loaded, served_folder
 
     try:
         adapter = read_current(place.adapters)
@@ -145,6 +158,8 @@ def _look_at_adapter(place: Workspace, base: BaseModel | None) -> Finding | None
         return Finding("adapter", False, str(error), "nightschool adapters rollback")
     if adapter is None:
         return Finding("adapter", True, "none yet: `nightschool train` or `nightschool night` makes one")
+    if served is not None:
+        return prove_loaded(adapter, served)
     return prove_adapter(adapter, base, served_folder(place.state)) if base else None
 
 

@@ -6,7 +6,7 @@ import asyncio
 import json
 import secrets
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +14,10 @@ import psutil
 
 from indexer.workspace import Workspace
 from server.adapter import Adapter
+from server.adapter_files import WEIGHTS, updates_something
 from server.base_model import BaseModel
 from server.doctor import Finding
+from server.engine import living_engines
 
 CANARY = "nightschool_canary_{}.py"
 CANARY_WITHIN_S = 15.0
@@ -70,16 +72,10 @@ async def _until(search: Search, query: str, name: str, there: bool, update: Upd
 
 def served_folder(state: Path) -> Path | None:
     """The weights that the newest living engine of this workspace was started on; None without one."""
-    try:
-        records = json.loads((state / "engines.json").read_text())
-    except (OSError, ValueError):
-        return None
-    for pid, started in reversed(records):
+    for process in reversed(living_engines(state)):
         try:
-            process = psutil.Process(int(pid))
             command = process.cmdline()
-            if abs(process.create_time() - started) < 2 and "--model" in command:
-                return Path(command[command.index("--model") + 1])
+            return Path(command[command.index("--model") + 1])
         except (psutil.Error, ValueError, IndexError):
             continue
     return None
@@ -102,6 +98,22 @@ def prove_adapter(adapter: Adapter, base: BaseModel, served: Path | None) -> Fin
             "adapter", False, f"{adapter.version} is not in the served weights (likeness {likeness:.2f})", todo
         )
     return Finding("adapter", True, said)
+
+
+def prove_loaded(adapter: Adapter, served: Mapping[str, Any]) -> Finding:
+    """Does the engine read otherwise with the adapter that it has loaded? `served` is what `/adapters/served` says."""
+    todo = "restart the backend: `nightschool stop`, `nightschool serve`; then read .nightschool/logs/"
+    if fault := served.get("fault"):
+        return Finding("adapter", False, f"the engine cannot be asked what {adapter.version} changes: {fault}", todo)
+    if served["adapter"] != adapter.version:
+        said = f"{adapter.version} is chosen, {served['adapter'] or 'the base model'} answers"
+        return Finding("adapter", False, said, "wait, or read the reason above; `nightschool adapters rollback`")
+    if not served["difference"]:
+        if not updates_something(adapter.folder / WEIGHTS):
+            return Finding("adapter", True, f"{adapter.version} changes nothing: it was not trained")
+        return Finding("adapter", False, f"the engine reads with {adapter.version} as it does without", todo)
+    moved = f"it moves a token by {served['difference']:.3f} nats"
+    return Finding("adapter", True, f"{adapter.version}: loaded into the engine, where {moved}")
 
 
 def fingerprint(adapter: Path, base: Path, served: Path) -> float | None:

@@ -12,7 +12,9 @@ import socket
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, cast
@@ -22,13 +24,16 @@ import psutil
 from indexer.gpu import has_gpu
 from indexer.workspace import write_atomically
 from server.base_model import BaseModel
-from server.generation import Engine, GenerationError, token_counter
+from server.generation import Endpoint, Engine, GenerationError, ModelCard, token_counter
 from server.settings import ServerSettings
 
 log = logging.getLogger(__name__)
 
 GIB = 1 << 30
 SERVED_NAME = "served"
+# In one batch: while one adapter is drained the next answers beside it. With 1, vLLM holds the second's requests back.
+MAX_LORAS = 2
+KEPT_LORAS = 4  # in memory: the two before are there at once when somebody goes back to them
 # Long enough for vLLM to leave its shared memory tidy; seconds.
 GRACE_S = 8.0
 
@@ -37,16 +42,22 @@ class EngineError(Exception):
     """The engine cannot start or ended by itself; the message says why and what to do."""
 
 
+class NoMemory(EngineError):
+    """The engine does not fit beside what runs now."""
+
+
 @dataclass(frozen=True, slots=True)
 class Weights:
     """What an engine is started on: a folder of merged (or bare) weights, and whose they are.
 
-    `adapter` is the version merged into them, None for the bare base model.
+    `adapter` is the version merged into them, None for the bare base model; `lora_rank` the highest rank of the
+    adapters that the engine can load beside them while it runs, 0: none.
     """
 
     folder: Path
     base_model: BaseModel
     adapter: str | None
+    lora_rank: int = 0
 
     @property
     def bytes(self) -> int:
@@ -54,14 +65,16 @@ class Weights:
 
 
 class EngineProcess:
-    """One running vLLM. `engine` is the door to it after `wait_until_ready`; `borrowed` counts its readers,
-    `failures` the answers in a row that broke off."""
+    """One running vLLM. `engine` is the door to the weights that it was started on, after `wait_until_ready`; `loaded`
+    says of each adapter that it holds beside them how many need it, and changes under `loading`; `proved` are those
+    that were found to answer and to make a difference here."""
 
     def __init__(self, process: subprocess.Popen[bytes], engine: Engine, weights: Weights, log_file: Path) -> None:
         self.engine = engine
         self.weights = weights
-        self.borrowed = 0
-        self.failures = 0
+        self.loaded: Counter[str] = Counter()
+        self.loading = asyncio.Lock()
+        self.proved: set[str] = set()
         self._process = process
         self._log_file = log_file
 
@@ -84,12 +97,6 @@ class EngineProcess:
             await asyncio.sleep(0.25)
         raise EngineError(f"the engine was not ready after {timeout_s:.0f} s; see {self._log_file}")
 
-    async def drain(self, timeout_s: float) -> None:
-        """Return when the last answer that this engine writes is done, or after `timeout_s`."""
-        deadline = time.monotonic() + timeout_s
-        while self.borrowed and time.monotonic() < deadline:
-            await asyncio.sleep(0.05)
-
     async def stop(self) -> None:
         """End the whole group; returns when it is gone."""
         await self.engine.close()
@@ -109,11 +116,15 @@ class EngineProcess:
 
 
 def start_engine(weights: Weights, settings: ServerSettings, state: Path, logs: Path) -> EngineProcess:
-    """Start vLLM on `weights`, on loopback, with a key of its own. Raises `EngineError` when it cannot be started."""
+    """Start vLLM on `weights`, on loopback, with a key of its own.
+
+    Raises `EngineError` when it cannot be started, `NoMemory` when it would not fit into the memory that is free.
+    """
     check_memory(weights, settings)
     port, key = _free_port(), secrets.token_urlsafe(32)
     logs.mkdir(parents=True, exist_ok=True)
-    log_file = logs / f"engine-{weights.adapter or 'base'}.log"
+    room = f"lora-{weights.lora_rank}" if weights.lora_rank else "base"
+    log_file = logs / f"engine-{weights.adapter or room}.log"
     context = min(settings.engine_context, weights.base_model.context_length)
     guard = (sys.executable, "-P", "-m", "server.engine_guard", str(GRACE_S))
     with log_file.open("wb") as out:
@@ -123,48 +134,44 @@ def start_engine(weights: Weights, settings: ServerSettings, state: Path, logs: 
             stdout=out,
             stderr=subprocess.STDOUT,
             start_new_session=True,
-            env=_environment(key, settings),
+            env=_environment(key, settings, weights),
         )
     _remember(state, process.pid)
     log.info("engine %s starting on port %d (adapter %s)", process.pid, port, weights.adapter)
-    engine = Engine(
-        f"http://127.0.0.1:{port}/v1",
-        key,
-        SERVED_NAME,
-        base_model=weights.base_model.name,
-        adapter=weights.adapter,
-        context_tokens=context,
-        count_tokens=token_counter(weights.folder),
-        timeout_s=settings.engine_timeout_s,
-    )
-    return EngineProcess(process, engine, weights, log_file)
+    endpoint = Endpoint(f"http://127.0.0.1:{port}/v1", key, SERVED_NAME, timeout_s=settings.engine_timeout_s)
+    card = ModelCard(weights.base_model.name, weights.adapter, context, token_counter(weights.folder))
+    return EngineProcess(process, Engine(endpoint, card), weights, log_file)
 
 
 def check_memory(weights: Weights, settings: ServerSettings) -> None:
-    """Raise `EngineError` when vLLM on `weights` would not fit in the memory that is free now."""
+    """Raise `NoMemory` when vLLM on `weights` would not fit in the memory that is free now."""
     need = 2 * weights.bytes + (settings.engine_kv_cache_gib + settings.engine_memory_gib) * GIB
     free = psutil.virtual_memory().available
     if free < need:
-        raise EngineError(
+        raise NoMemory(
             f"no memory for the engine: it needs {need / GIB:.1f} GiB, {free / GIB:.1f} GiB are free; close programs, "
             "or take a smaller model"
         )
 
 
+def living_engines(state: Path) -> list[psutil.Process]:
+    """The engines of this workspace that run, by their recorded group and start time; the oldest first."""
+    living = []
+    for pid, started in _records(state):
+        with suppress(psutil.Error):
+            process = psutil.Process(pid)
+            if abs(process.create_time() - started) < 2 and process.status() != psutil.STATUS_ZOMBIE:
+                living.append(process)
+    return living
+
+
 def end_stale_engines(state: Path) -> int:
     """Kill the engines that a backend killed with SIGKILL left, by their recorded group and start time; how many."""
-    ended = 0
-    for record in _records(state):
-        pid, started = record
-        try:
-            process = psutil.Process(pid)
-            if abs(process.create_time() - started) < 2:
-                _kill_group(pid)
-                ended += 1
-        except psutil.NoSuchProcess:
-            continue
+    stale = living_engines(state)
+    for process in stale:
+        _kill_group(process.pid)
     (state / "engines.json").unlink(missing_ok=True)
-    return ended
+    return len(stale)
 
 
 def _vllm_command(weights: Weights, settings: ServerSettings, port: int, context: int) -> list[str]:
@@ -175,12 +182,18 @@ def _vllm_command(weights: Weights, settings: ServerSettings, port: int, context
         *("--host", "127.0.0.1", "--port", str(port)),
         *("--dtype", dtype(), "--max-model-len", str(context)),
         *("--max-num-seqs", "16", "--disable-uvicorn-access-log"),
+        # vLLM's own key covers /v1 and a few more, not /adapters, which loads an adapter from any folder.
+        *("--middleware", "server.engine_lock.EngineLock"),
     ]
+    if weights.lora_rank:
+        command += ["--enable-lora", "--max-lora-rank", str(weights.lora_rank), "--max-loras", str(MAX_LORAS)]
+        command += ["--max-cpu-loras", str(KEPT_LORAS)]
     return [*command, "--enforce-eager"] if settings.eager else command
 
 
-def _environment(key: str, settings: ServerSettings) -> dict[str, str]:
+def _environment(key: str, settings: ServerSettings, weights: Weights) -> dict[str, str]:
     private = {"HF_HUB_OFFLINE": "1", "VLLM_NO_USAGE_STATS": "1", "DO_NOT_TRACK": "1", "VLLM_API_KEY": key}
+    private |= {"VLLM_ALLOW_RUNTIME_LORA_UPDATING": str(int(weights.lora_rank > 0)), "VLLM_SERVER_DEV_MODE": "0"}
     on_cpu = {
         "VLLM_CPU_KVCACHE_SPACE": str(settings.engine_kv_cache_gib),
         # By default vLLM ties its threads to cores, every engine to the same ones: the second engine of a swap got 6%

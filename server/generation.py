@@ -7,7 +7,7 @@ import copy
 import json
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
 from contextlib import aclosing, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -81,37 +81,46 @@ def token_counter(folder: Path | None) -> Callable[[str], int]:
     return lambda text: len(tokenizer.encode(text, add_special_tokens=False).ids)
 
 
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """An OpenAI-compatible server: `url` ends in /v1, `model` is the name to ask it for ("": not known yet), `extra`
+    goes with every request. One that sends nothing for `timeout_s` has broken off."""
+
+    url: str
+    key: str = field(repr=False)
+    model: str
+    extra: Mapping[str, Any] = field(default_factory=dict)
+    timeout_s: float = 300
+
+
+@dataclass(frozen=True, slots=True)
+class ModelCard:
+    """What answers at an endpoint, as the answers name it: a base model, with an adapter (its version) or without."""
+
+    base_model: str
+    adapter: str | None
+    context_tokens: int
+    count_tokens: Callable[[str], int]
+
+
 class Engine:
-    """One model behind an OpenAI-compatible server at `url` (ends in /v1); `extra` goes with every request.
+    """One model behind an OpenAI-compatible server.
 
     `note` is told how each completion that was not left ended: None, or what broke it off.
     """
 
-    def __init__(
-        self,
-        url: str,
-        key: str,
-        served_name: str,
-        *,
-        base_model: str,
-        adapter: str | None,
-        context_tokens: int,
-        count_tokens: Callable[[str], int],
-        extra: Mapping[str, Any] | None = None,
-        timeout_s: float = 300,
-    ) -> None:
+    def __init__(self, endpoint: Endpoint, card: ModelCard) -> None:
         self.note: Callable[[GenerationError | None], None] = lambda error: None
-        self.base_model = base_model
-        self.adapter = adapter
-        self.context_tokens = context_tokens
-        self.count_tokens = count_tokens
-        self._served_name = served_name
-        self._asked_for = ""
-        self._extra = dict(extra or {})
+        self.base_model = card.base_model
+        self.adapter = card.adapter
+        self.context_tokens = card.context_tokens
+        self.count_tokens = card.count_tokens
+        self._endpoint = endpoint
+        self._is_others = False
         self._http = httpx.AsyncClient(
-            base_url=url,
-            headers={"Authorization": f"Bearer {key}"} if key else {},
-            timeout=httpx.Timeout(timeout_s, connect=min(5, timeout_s)),
+            base_url=endpoint.url,
+            headers={"Authorization": f"Bearer {endpoint.key}"} if endpoint.key else {},
+            timeout=httpx.Timeout(endpoint.timeout_s, connect=min(5, endpoint.timeout_s)),
             limits=httpx.Limits(max_connections=256, keepalive_expiry=KEPT_S),
             trust_env=False,
         )
@@ -121,10 +130,17 @@ class Engine:
         """Host and port of the engine."""
         return self._http.base_url.host, self._http.base_url.port or 80
 
-    def with_adapter(self, name: str) -> Engine:
-        """The same engine, asked for another of the models that it serves; closed with this one."""
+    @property
+    def endpoint(self) -> Endpoint:
+        return self._endpoint
+
+    def with_adapter(self, name: str, *, is_ours: bool = False) -> Engine:
+        """The same engine, asked for another of the models that it serves; closed with this one.
+
+        That it does not serve it is `AdapterMissing`; where the engine `is_ours` it has failed (`GenerationError`).
+        """
         other = copy.copy(self)
-        other.adapter = other._served_name = other._asked_for = name
+        other.adapter, other._endpoint, other._is_others = name, replace(self._endpoint, model=name), not is_ours
         return other
 
     async def close(self) -> None:
@@ -133,14 +149,33 @@ class Engine:
     async def ask_its_name(self) -> str:
         """Take the first model that the server lists, and its name for our own. Raises `GenerationError`."""
         try:
-            response = await self._http.get("/models")
-            response.raise_for_status()
-            self._served_name = self.base_model = str(response.json()["data"][0]["id"])
+            name = str((await self.models())[0]["id"])
+        except (LookupError, TypeError) as error:
+            raise GenerationError("it lists no models: set [server] engine_model") from error
+        self._endpoint, self.base_model = replace(self._endpoint, model=name), name
+        return name
+
+    async def models(self) -> list[dict[str, Any]]:
+        """What the server lists, each with its `id`. Raises `GenerationError`."""
+        try:
+            response = (await self._http.get("/models")).raise_for_status()
+            return list(response.json()["data"])
         except httpx.HTTPError as error:
             raise GenerationError(f"it lists no models: {error or type(error).__name__}") from error
         except (ValueError, LookupError, TypeError) as error:
             raise GenerationError("it lists no models: set [server] engine_model") from error
-        return self._served_name
+
+    async def post(self, path: str, body: Mapping[str, Any]) -> str:
+        """What the server answers to `body`, whole. Raises `GenerationError`, with its message when it refuses."""
+        try:
+            response = await self._http.post(path, json=dict(body))
+        except httpx.TimeoutException as error:
+            raise GenerationError("the engine stopped answering") from error
+        except httpx.HTTPError as error:
+            raise GenerationError(f"the engine broke off: {error or type(error).__name__}") from error
+        if response.is_error:
+            raise GenerationError(f"the engine answered {response.status_code}: {_message(response)}")
+        return response.text
 
     async def probe(self) -> None:
         """Write one token. Raises `GenerationError` when the engine cannot."""
@@ -178,7 +213,7 @@ class Engine:
         try:
             async with (
                 self._http.stream("POST", path, json=asked | self._how(sampling)) as response,
-                aclosing(_chunks(response, self._asked_for)) as chunks,
+                aclosing(_chunks(response, self._endpoint.model if self._is_others else "")) as chunks,
             ):
                 async for piece in _pieces(chunks):
                     yield piece
@@ -190,13 +225,13 @@ class Engine:
     def _how(self, sampling: Sampling) -> dict[str, Any]:
         # Rebuilt from known fields: nothing that a client sends reaches the engine unread.
         body: dict[str, Any] = {
-            "model": self._served_name,
+            "model": self._endpoint.model,
             "max_tokens": sampling.max_tokens,
             "temperature": sampling.temperature,
             "top_p": sampling.top_p,
             "stream": True,
             "stream_options": {"include_usage": True},
-            **self._extra,
+            **self._endpoint.extra,
         }
         if sampling.schema is not None:
             wanted = {"name": "answer", "schema": dict(sampling.schema)}
@@ -236,6 +271,14 @@ async def _chunks(response: httpx.Response, adapter: str = "") -> AsyncGenerator
             )
         yield chunk
     raise GenerationError("the engine broke off in the middle of its answer")
+
+
+def _message(response: httpx.Response) -> str:
+    """What an error answer says, without the JSON around it."""
+    try:
+        return str(response.json()["error"]["message"])[:500]
+    except (ValueError, LookupError, TypeError):
+        return response.text[:200]
 
 
 async def _read_to_the_end(lines: AsyncIterator[str]) -> None:

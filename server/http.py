@@ -52,6 +52,7 @@ from server.places import places_in
 from server.prompt import Question, Turn
 from server.reach import Reach, reach
 from server.roster import Roster, SignOn
+from server.serving import Serving
 from server.shapes import Json, code_json, done_json, search_json
 from server.team import OWNER_NAME
 from server.ui import add_ui_routes
@@ -147,6 +148,8 @@ def _add_state_routes(app: FastAPI, backend: Backend, metrics: Metrics) -> None:
         metrics.note_tasks(len(asyncio.all_tasks()))
         serving = backend.serving
         metrics.note_engine(serving.state.name, serving.adapter, serving.base_model.name)
+        if isinstance(serving, Serving):
+            metrics.note_adapters(serving.loaded, serving.how, serving.swap_s)
         metrics.note_words_only(bool(backend.doors.words_only()))
         metrics.note_engines({url: state.name for url, state in backend.engines().items()})
         with suppress(IndexUnavailable):  # what it said last stands; /readyz says why
@@ -248,14 +251,16 @@ def _add_answer_routes(app: FastAPI, backend: Backend, answers: Answers) -> None
     async def completions(body: CompletionRequest, request: Request) -> Json:
         prompt, sampling = read_completion(body, backend.serving.base_model, backend.settings)
 
-        async def complete() -> list[str | Finish]:
+        async def complete() -> AsyncGenerator[str | Finish]:
             async with (
                 _of(request, backend).borrow(None) as engine,
                 aclosing(engine.complete(prompt, sampling)) as pieces,
             ):
-                return [piece async for piece in pieces]
+                async for piece in pieces:
+                    yield piece
 
-        whole = text_completion_json(await unless_left(request, complete()), body.model)
+        pieces = answers.queue.held(complete(), request.state.asker.name)
+        whole = text_completion_json(await unless_left(request, _all(pieces)), body.model)
         answers.metrics.note_tokens(whole["usage"]["prompt_tokens"], whole["usage"]["completion_tokens"])
         return whole
 
@@ -286,6 +291,16 @@ def _add_adapter_routes(app: FastAPI, backend: Backend) -> None:
         reached = _of(request, backend)
         kept = await asyncio.to_thread(reached.adapters)
         return {"in_service": reached.adapter, "adapters": jsonable_encoder([a.manifest for a in kept])}
+
+    @app.get(
+        "/adapters/served", summary="How the adapter in service is served, and what it changes there, measured now"
+    )
+    async def served() -> Json:
+        serving = backend.serving
+        if not isinstance(serving, Serving):
+            raise HTTPException(404, "the engine is somebody else's: what it serves is not known here")
+        about: Json = {"adapter": serving.adapter, "served": serving.how, "loaded": serving.loaded}
+        return about | {"difference": await serving.difference()}
 
     @app.post("/adapters/rollback", summary="Back to the adapter before this one")
     async def roll_back() -> Json:
@@ -346,6 +361,11 @@ async def _streaming(request: Request, events: AsyncGenerator[AnswerEvent], shap
 
 async def _first(events: AsyncGenerator[AnswerEvent]) -> AnswerEvent:
     return await anext(events)
+
+
+async def _all(pieces: AsyncGenerator[str | Finish]) -> list[str | Finish]:
+    async with aclosing(pieces):
+        return [piece async for piece in pieces]
 
 
 async def _last(events: AsyncGenerator[AnswerEvent]) -> Done:

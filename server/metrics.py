@@ -56,6 +56,8 @@ class Metrics:
         self._engine = now("engine_state", "1 for the state that the engine is in", "state")
         self._engines = now("engine_endpoint_state", "The same for each of several engines", "endpoint", "state")
         self._adapter = now("adapter_in_service", "1 for what answers", "adapter", "base_model")
+        self._loaded = now("adapter_loaded", "1 for each adapter that the engine holds beside its weights", "adapter")
+        self._swap = now("last_swap_seconds", "How long the last change of what answers took", "served")
         self._night = now("last_night_timestamp_seconds", "When the last night of this outcome ended", "outcome")
 
     async def observed(self, events: AsyncGenerator[AnswerEvent], door: str) -> AsyncGenerator[AnswerEvent]:
@@ -121,6 +123,15 @@ class Metrics:
             self._engine.labels(name).set(name == state)
         self._adapter.clear()
         self._adapter.labels(adapter or "none", base_model).set(1)
+
+    def note_adapters(self, loaded: Sequence[str], how: str, swap_s: float | None) -> None:
+        """The adapters that the engine holds beside its weights; how what answers is served, and came there."""
+        self._loaded.clear()
+        for adapter in loaded:
+            self._loaded.labels(adapter).set(1)
+        self._swap.clear()
+        if swap_s is not None:
+            self._swap.labels(how).set(swap_s)
 
     def note_engines(self, states: Mapping[str, str]) -> None:
         """`states`: address -> state, of each of several engines."""

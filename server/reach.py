@@ -24,6 +24,7 @@ from server.doors import Doors
 from server.engine import EngineError
 from server.generation import Engine
 from server.places import places_in
+from server.serving import Serving
 from server.several import Routed
 from server.shapes import Json
 from server.team import OWNER_NAME
@@ -107,6 +108,7 @@ class Reach:
         body |= {"workspace": str(backend.workspace.root)}
         body["index"] = {"reason": backend.keeper.reason, "words_only": self.doors.words_only()}
         if self.asker.name == OWNER_NAME:
+            body["served"] = serving.how if isinstance(serving, Serving) else ""
             body["engines"] = {url: asdict(state) for url, state in backend.engines().items()}
         else:
             waits = BEING_READ if backend.keeper.reason else ""

@@ -12,7 +12,7 @@ from server.adapter import UnknownAdapter
 from server.backoff import OPENS_AFTER, READY, EngineState, down, wait_s
 from server.base_model import BaseModel
 from server.engine import EngineError
-from server.generation import Engine, GenerationError, token_counter
+from server.generation import Endpoint, Engine, GenerationError, ModelCard, token_counter
 from server.routing import shown_url
 from server.settings import ServerSettings
 
@@ -37,15 +37,10 @@ class RemoteServing:
         self._wait = wait
         self._failures = 0
         self._broken = asyncio.Event()
+        model, timeout_s = settings.engine_model, settings.engine_timeout_s
         self._engine = Engine(
-            address,
-            settings.engine_key,
-            settings.engine_model,
-            base_model=settings.engine_model,
-            adapter=None,
-            context_tokens=settings.engine_context,
-            count_tokens=token_counter(None),
-            timeout_s=settings.engine_timeout_s,
+            Endpoint(address, settings.engine_key, model, timeout_s=timeout_s),
+            ModelCard(model, None, settings.engine_context, token_counter(None)),
         )
         self._engine.note = self._note
 

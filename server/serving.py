@@ -1,29 +1,27 @@
-"""Which engine answers: the adapter in service always, another version on demand, none dropped while they change.
+"""Which model answers: the adapter in service always, another version on demand, none dropped while they change.
 
-On a CPU the adapter is merged into the weights and a second engine comes up beside the first; traffic moves when it
-has written its first token, and the first goes down when its last answer is done. (vLLM's LoRA on CPU writes 7 tokens
-a second where merged weights write 30.)
+`served.py` says how each comes up. What answers changes when the new one has written its first tokens; the old one is
+let go when its last answer is done. Where there is no memory for two engines there is a short pause, which is
+announced.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-import shutil
-import sys
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from functools import partial
-from pathlib import Path
 
 from indexer.workspace import Workspace
-from server.adapter import Adapter, AdapterError, find_adapter, read_current
-from server.backoff import OPENS_AFTER, READY, EngineState, down, wait_s
+from server.adapter import Adapter, AdapterError, find_adapter, pointer_stamp, read_current
+from server.backoff import OPENS_AFTER, EngineState, down, wait_s
 from server.base_model import BaseModel
-from server.engine import EngineError, EngineProcess, Weights, start_engine
+from server.engine import EngineError, EngineProcess, NoMemory, start_engine
 from server.generation import Engine, GenerationError
-from server.prompt import PROMPT_VERSION
+from server.loading import difference, unload
+from server.served import Engines, Served, StartEngine
 from server.settings import ServerSettings
 
 log = logging.getLogger(__name__)
@@ -35,11 +33,12 @@ STABLE_S = 60.0
 PROBE_S = 30.0
 SPARE_IDLE_S = 600.0
 
-StartEngine = Callable[[Weights, ServerSettings, Path, Path], EngineProcess]
-
 
 class Serving:
-    """Keeps an engine up for the adapter in service. `run` is its life; `borrow` lends an engine for one answer."""
+    """Keeps an engine up for the adapter in service. `run` is its life; `borrow` lends an engine for one answer.
+
+    `swap_s` is how long the last change of what answers took; seconds, None before the first.
+    """
 
     def __init__(
         self,
@@ -51,22 +50,42 @@ class Serving:
     ) -> None:
         self.base_model = base_model
         self.state = EngineState("starting", "the engine is starting")
+        self.swap_s: float | None = None
         self._workspace = workspace
-        self._settings = settings
-        self._start_engine = start
+        self._engines = Engines(workspace, settings, base_model, start)
         self._wait = wait
         self._ready_at = 0.0
-        self._current: EngineProcess | None = None
-        self._spare: EngineProcess | None = None
+        self._current: Served | None = None
+        self._spare: Served | None = None
         self._spare_used_at = 0.0
         self._spare_lock = asyncio.Lock()
+        self._leaving: dict[asyncio.Task[None], Served] = {}
         self._refused: set[str] = set()
-        self._retiring: set[asyncio.Task[None]] = set()
+        self._refused_at = 0
+        self._before: Adapter | None = None
 
     @property
     def adapter(self) -> str | None:
-        """The version whose engine answers now; None for the bare base model (or while there is no engine)."""
-        return self._current.weights.adapter if self._current else None
+        """The version that answers now; None for the bare base model (or while there is no engine)."""
+        return self._current.adapter if self._current else None
+
+    @property
+    def how(self) -> str:
+        """How that is served: bare, merged or loaded; "" while there is no engine."""
+        return self._current.how if self._current else ""
+
+    @property
+    def loaded(self) -> list[str]:
+        """The adapters that the engine holds beside its weights."""
+        return sorted(self._current.process.loaded) if self._current else []
+
+    async def difference(self) -> float | None:
+        """By how much the loaded adapter in service moves a token of a short text, measured now; nats.
+
+        None where none is loaded. Raises `GenerationError`.
+        """
+        served = self._current
+        return await difference(served.process.engine, served.engine) if served and served.how == "loaded" else None
 
     async def run(self) -> None:
         """Keep an engine up until cancelled: start it, follow the pointer, start it again when it ends."""
@@ -89,57 +108,62 @@ class Serving:
 
     @asynccontextmanager
     async def borrow(self, version: str | None = None) -> AsyncIterator[Engine]:
-        """The engine of the adapter in service, or of `version` ("none": the bare base model), started if need be.
+        """The engine of the adapter in service, or of `version` ("none": the bare base model), brought up if need be.
 
         Raises `EngineError` while there is none, `UnknownAdapter` for a version that is not kept.
         """
         if version is None or (self._current and version == (self.adapter or "none")):
             if self._current is None:
                 raise EngineError(self.state.reason)
-            process = self._current
+            served = self._current
         else:
-            process = await self._spare_for(version)
-        process.borrowed += 1
+            served = await self._spare_for(version)
+        served.borrowed += 1
         try:
-            yield process.engine
+            yield served.engine
         finally:
-            process.borrowed -= 1
+            served.borrowed -= 1
             self._spare_used_at = time.monotonic()
 
-    def _note(self, process: EngineProcess, error: GenerationError | None) -> None:
-        """How an answer of `process` ended."""
-        process.failures = process.failures + 1 if error else 0
-        if process is self._current and error and self.state.name == "ready":
+    def _note(self, served: Served, error: GenerationError | None) -> None:
+        """How an answer of `served` ended."""
+        served.failures = served.failures + 1 if error else 0
+        if served is self._current and error and self.state.name == "ready":
             self.state = EngineState("degraded", f"the last question failed: {error}")
-        elif process is self._current and not error and self.state.name == "degraded":
-            self.state = READY
+        elif served is self._current and not error and self.state.name == "degraded":
+            self.state = EngineState("ready", served.notice)
 
     async def _step(self) -> None:
-        if self._current and self._current.has_ended:
-            ended, self._current = self._current, None
-            reason = ended.why_it_ended()
-            await ended.stop()
+        if self._current and self._current.process.has_ended:
+            process = self._current.process
+            reason = process.why_it_ended()
+            await self._end(process)
             raise EngineError(f"the engine ended by itself: {reason}")
         if self._current and self._current.failures >= OPENS_AFTER:
             await self._look_after(self._current)
         wanted = self._wanted()
-        if self._current is None or self._current.weights.adapter != (wanted.version if wanted else None):
+        if self._current is None or self._current.adapter != (wanted.version if wanted else None):
             await self._swap(wanted)
         if self._spare and time.monotonic() - self._spare_used_at > SPARE_IDLE_S and not self._spare.borrowed:
             spare, self._spare = self._spare, None
-            await spare.stop()
+            self._retire(spare)
 
-    async def _look_after(self, process: EngineProcess) -> None:
+    async def _look_after(self, served: Served) -> None:
         """An engine that lives and fails every question is ended, unless it can still write one token."""
         try:
             async with asyncio.timeout(PROBE_S):
-                await process.engine.probe()
+                await served.engine.probe()
         except (GenerationError, TimeoutError) as error:
-            self._current = None
-            await process.stop()
+            await self._end(served.process)
             raise EngineError(f"the engine answered no more and was ended: {error or 'it hangs'}") from error
 
     def _wanted(self) -> Adapter | None:
+        """The adapter that the pointer names; where that was refused, what was in service before.
+
+        Refused until something is put in service again, the same one too.
+        """
+        if (stamp := pointer_stamp(self._workspace.adapters)) != self._refused_at:
+            self._refused, self._refused_at = set(), stamp
         try:
             adapter = read_current(self._workspace.adapters)
         except AdapterError as error:
@@ -147,98 +171,111 @@ class Serving:
                 self._refused.add(str(error))
                 log.error("serving the base model: %s", error)
             return None
-        return None if adapter is None or adapter.version in self._refused else adapter
+        if adapter is None or adapter.version not in self._refused:
+            return adapter
+        return None if self._before and self._before.version in self._refused else self._before
 
     async def _swap(self, wanted: Adapter | None) -> None:
+        started, old = time.monotonic(), self._current
         name = f"adapter {wanted.version}" if wanted else f"base model {self.base_model.name}"
-        self.state = EngineState("swapping" if self._current else "starting", f"an engine for the {name} is starting")
-        old = self._current
+        self.state = EngineState("swapping" if old else "starting", f"the {name} is on its way")
         try:
-            new = await self._start(wanted)
+            new = await self._bring(wanted, name)
         except EngineError as error:
-            if wanted is None:
+            if wanted is None or isinstance(error, NoMemory):
                 raise
-            # A bad adapter must not take the base model down with it.
+            # A bad adapter must not take down what answers now.
             self._refused.add(wanted.version)
-            log.error("adapter %s is not served: %s", wanted.version, error)
-            if old:
-                self.state = EngineState("ready", f"adapter {wanted.version} could not be started: {error}")
+            stays = (self.adapter or "the base model") if self._current else "what was in service before"
+            log.error("adapter %s is not served, %s stays: %s", wanted.version, stays, error)
+            if self._current:
+                self.state = EngineState("ready", f"adapter {wanted.version} is not served, {stays} stays: {error}")
             return
-        self._current = new
+        self._current, self._before = new, wanted
+        new.engine.note = partial(self._note, new)
         self._ready_at = time.monotonic()
-        self.state = READY
-        log.info("in service: %s", name)
+        self.swap_s = self._ready_at - started
+        self.state = EngineState("ready", new.notice)
+        log.info("in service after %.1f s: %s (%s)", self.swap_s, name, new.how)
         if old:
             self._retire(old)
+            if self._spare and self._spare.process is old.process is not new.process:
+                spare, self._spare = self._spare, None
+                self._retire(spare)
 
-    async def _start(self, adapter: Adapter | None) -> EngineProcess:
-        weights = Weights(await self._folder(adapter), self.base_model, adapter.version if adapter else None)
-        process = self._start_engine(weights, self._settings, self._workspace.state, self._workspace.logs)
-        process.engine.note = partial(self._note, process)
+    async def _bring(self, wanted: Adapter | None, name: str) -> Served:
+        """`wanted`, ready to answer. Where it does not fit beside what answers now, that is let go first."""
+        old = self._current
         try:
-            await process.wait_until_ready(self._settings.engine_start_timeout_s)
-        except BaseException:  # cancelled too: no engine may be left behind
-            await process.stop()
-            raise
-        return process
+            return await self._engines.serve(wanted, old.process if old else None)
+        except NoMemory as error:
+            if old is None:
+                raise
+            log.warning("a pause: there is no room for two engines, so the %s comes up alone (%s)", name, error)
+        self._current = None
+        self.state = EngineState("starting", f"a pause: the {name} is on its way, and there is no room for two engines")
+        await old.drain(DRAIN_S)
+        await self._end(old.process)
+        return await self._engines.serve(wanted, None)
 
-    async def _folder(self, adapter: Adapter | None) -> Path:
-        if adapter is None:
-            return self.base_model.folder
-        if misfit := adapter.misfit(self.base_model, PROMPT_VERSION):
-            raise EngineError(f"{misfit}: set [server] model to what it fits, or train again")
-        merged = self._workspace.state / "merged" / adapter.version
-        if not merged.exists():
-            await _merge(self.base_model.folder, adapter.folder, merged)
-        for other in merged.parent.iterdir():
-            if other != merged and other.name != self.adapter:
-                shutil.rmtree(other, ignore_errors=True)
-        return merged
-
-    async def _spare_for(self, version: str) -> EngineProcess:
+    async def _spare_for(self, version: str) -> Served:
         adapter = None if version == "none" else find_adapter(self._workspace.adapters, version)
         async with self._spare_lock:
-            if self._spare and not self._spare.has_ended and (self._spare.weights.adapter or "none") == version:
-                return self._spare
-            if self._spare:
-                await self._spare.drain(DRAIN_S)
-                await self._spare.stop()
-                self._spare = None
+            spare = self._spare
+            if spare and not spare.process.has_ended and (spare.adapter or "none") == version:
+                return spare
+            running = self._current.process if self._current else None
+            self._spare = None
+            if spare:
+                leaving = self._retire(spare)
+                if spare.process is not running:  # its memory first
+                    await asyncio.wait({leaving})
             self._spare_used_at = time.monotonic()
-            self._spare = await self._start(adapter)
-            return self._spare
+            self._spare = served = await self._engines.serve(adapter, running)
+            served.engine.note = partial(self._note, served)
+            return served
 
-    def _retire(self, old: EngineProcess) -> None:
-        async def end() -> None:
+    def _retire(self, old: Served) -> asyncio.Task[None]:
+        """Let `old` go when its last answer is done."""
+
+        async def leave() -> None:
             await old.drain(DRAIN_S)
-            await old.stop()
+            task = asyncio.current_task()
+            assert task is not None
+            self._leaving.pop(task, None)
+            await self._let_go(old)
 
-        task = asyncio.create_task(end())
-        self._retiring.add(task)
-        task.add_done_callback(self._retiring.discard)
+        task = asyncio.create_task(leave())
+        self._leaving[task] = old
+        return task
+
+    async def _let_go(self, old: Served) -> None:
+        """End its process, or unload its adapter, unless somebody else needs it."""
+        others = [one for one in (self._current, self._spare, *self._leaving.values()) if one]
+        beside = [one for one in others if one.process is old.process]
+        if not beside:
+            await old.process.stop()
+        elif old.how == "loaded":
+            await unload(old.process, str(old.adapter))
+
+    async def _end(self, process: EngineProcess) -> None:
+        """End `process` now, and with it all that it serves."""
+        for task in [task for task, one in self._leaving.items() if one.process is process]:
+            task.cancel()
+            del self._leaving[task]
+        if self._current and self._current.process is process:
+            self._current = None
+        if self._spare and self._spare.process is process:
+            self._spare = None
+        await process.stop()
 
     async def stop(self) -> None:
         """End every engine."""
-        for task in list(self._retiring):
+        for task in self._leaving:
             task.cancel()
-        running = [process for process in (self._current, self._spare) if process]
+        every = (self._current, self._spare, *self._leaving.values())
+        running = {one.process for one in every if one}
         self._current = self._spare = None
+        self._leaving.clear()
         with suppress(asyncio.CancelledError):
             await asyncio.gather(*(process.stop() for process in running))
-
-
-async def _merge(base: Path, adapter: Path, out: Path) -> None:
-    """Merged weights in `out`, by a process of its own: torch would stay in the backend's memory."""
-    out.parent.mkdir(parents=True, exist_ok=True)
-    arguments = ("-P", "-m", "server.merge", str(base), str(adapter), str(out))
-    process = await asyncio.create_subprocess_exec(
-        sys.executable, *arguments, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT
-    )
-    try:
-        said, _ = await process.communicate()
-    except asyncio.CancelledError:
-        process.kill()
-        raise
-    if process.returncode:
-        last = said.decode(errors="replace").strip().splitlines() or ["no reason given"]
-        raise EngineError(f"the adapter could not be merged: {last[-1]}")

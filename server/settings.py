@@ -73,6 +73,11 @@ class ServerSettings(SectionSettings):
     engine_memory_gib: float = Field(
         3, gt=0, description="free memory that must be there beyond twice the weights before an engine is started; GiB"
     )
+    adapters: Literal["auto", "merged", "loaded"] = Field(
+        "auto",
+        description="how an adapter comes into the engine: loaded at run time, beside the others, or merged into the "
+        "weights of a second engine; auto: loaded where there is a GPU, merged where not or where vLLM cannot load it",
+    )
     eager: bool = Field(False, description="start vLLM without compilation: ready sooner, slower tokens")
     passages: int = Field(8, ge=0, le=50, description="passages searched for a question")
     max_tokens: int = Field(384, ge=1, description="longest completion when the request does not say; tokens")

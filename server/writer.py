@@ -15,7 +15,7 @@ import httpx
 from indexer.workspace import Workspace
 from server.base_model import BaseModel
 from server.client import TOKEN_FILE, find_backend
-from server.generation import Engine, Finish, GenerationError, Sampling, token_counter
+from server.generation import Endpoint, Engine, Finish, GenerationError, ModelCard, Sampling, token_counter
 from server.prompt import Turn
 from server.serving import Serving
 from server.settings import ServerSettings
@@ -63,9 +63,7 @@ async def endpoint_writer(url: str, model: str, key: str) -> AsyncIterator[Write
 
 
 def _engine(url: str, key: str, name: str, extra: Mapping[str, Any]) -> Engine:
-    return Engine(
-        url, key, name, base_model=name, adapter=None, context_tokens=0, count_tokens=token_counter(None), extra=extra
-    )
+    return Engine(Endpoint(url, key, name, extra), ModelCard(name, None, 0, token_counter(None)))
 
 
 async def _first_model(url: str, key: str) -> str:

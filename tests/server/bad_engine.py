@@ -4,7 +4,10 @@ The mode can change at any time. It ends when its standard input closes, as the 
 
 Modes: well, 500, loading (503), refuses (400), dies (in the middle), hangs (after a piece), mute (hangs at once),
 garbage, error (an error event), bare (404 for every model but its own), exit (the whole process ends in the middle of
-an answer).
+an answer), held (after a piece, until the mode is freed).
+
+It loads adapters as vLLM does. Modes of that: load-refused, load-mute, load-exit (the process ends), load-nothing (it
+says that it has, and reads as without), load-silent (the adapter writes nothing).
 """
 
 import asyncio
@@ -14,6 +17,8 @@ import sys
 import threading
 from pathlib import Path
 
+HELD = {}  # the adapters: name -> folder
+GONE = set()
 OK = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nConnection: close\r\n\r\n"
 USAGE = {"choices": [], "usage": {"prompt_tokens": 3, "completion_tokens": 2}}
 
@@ -43,8 +48,31 @@ def reply(mode):
         "mute": b"",
         "garbage": b"\x00\xff garbage \r\n\r\n",
         "error": OK + piece("It is ") + event({"error": {"message": "CUDA error"}}),
+        "held": OK + piece("It is "),
         "exit": OK + piece("It is "),
     }[mode]
+
+
+def adapters(path, body, mode):
+    """The answer to what is asked about adapters; None for what is not about them."""
+    name = body.get("lora_name", "")
+    if path == "/v1/load_lora_adapter":
+        if mode == "load-refused" or name in HELD:
+            return plain("500 Internal Server Error", {"error": {"message": "expected target modules in q_proj"}})
+        HELD[name] = body["lora_path"]
+        return plain("200 OK", "Success")
+    if path == "/v1/unload_lora_adapter":
+        GONE.add(name)
+        return plain("200 OK", "Success") if HELD.pop(name, None) else plain("404 Not Found", {"error": "not there"})
+    if body.get("model") in GONE - HELD.keys():
+        return plain("404 Not Found", {"error": "no such model"})
+    if body.get("model") in HELD and "prompt_logprobs" not in body:
+        said = "" if mode == "load-silent" else piece(body["model"])
+        return OK + (said or b"") + event(USAGE) + b"data: [DONE]\n\n"
+    if body.get("prompt_logprobs") is not None:
+        value = -2.5 if body["model"] in HELD and mode != "load-nothing" else -2.0
+        return plain("200 OK", {"choices": [{"prompt_logprobs": [None, {"7": {"logprob": value}}]}]})
+    return None
 
 
 async def serve(reader, writer, mode_file, log_file):
@@ -57,15 +85,28 @@ async def serve(reader, writer, mode_file, log_file):
     if head.startswith(b"GET"):
         writer.write(plain("200 OK", {"data": [{"id": "played"}]}))
     else:
+        path = head.split(b" ")[1].decode()
         length = int(head.lower().split(b"content-length: ")[1].split(b"\r\n")[0])
         body = json.loads(await reader.readexactly(length))
         with log_file.open("a") as log:
-            log.write(f"asked model={body.get('model')}\n")
-        if mode == "bare" and body.get("model") != "played":
+            about = {"load_lora_adapter": "load:", "unload_lora_adapter": "unload:"}.get(path.rpartition("/")[2])
+            log.write(f"{about}{body['lora_name']}\n" if about else f"asked model={body.get('model')}\n")
+        if mode == "load-exit" and about == "load:":
+            os._exit(1)
+        if mode == "load-mute" and about == "load:":
+            await reader.read()
+        if (mode in ("well", "freed") or mode.startswith("load-")) and (told := adapters(path, body, mode)) is not None:
+            writer.write(told)
+        elif mode == "bare" and body.get("model") != "played":
             writer.write(plain("404 Not Found", {"error": "no such model"}))
         else:
-            writer.write(reply("well" if mode == "bare" else mode))
+            writer.write(reply("well" if mode in ("bare", "freed") or mode.startswith("load-") else mode))
     await writer.drain()
+    while mode == "held" and mode_file.read_text() != "freed":
+        await asyncio.sleep(0.01)
+    if mode == "held":
+        writer.write(piece("there.") + event(USAGE) + b"data: [DONE]\n\n")
+        await writer.drain()
     if mode == "exit":
         os._exit(1)
     if mode in ("hangs", "mute") and not head.startswith(b"GET"):

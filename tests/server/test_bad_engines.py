@@ -10,7 +10,7 @@ from server.adapter import UnknownAdapter
 from server.backoff import LONGEST_WAIT_S, down, wait_s
 from server.base_model import BaseModel
 from server.engine import EngineError, EngineProcess
-from server.generation import Engine, Finish, GenerationError, Sampling
+from server.generation import Endpoint, Engine, Finish, GenerationError, ModelCard, Sampling
 from server.prompt import Turn
 from server.remote import RemoteServing
 from server.serving import Serving
@@ -170,8 +170,8 @@ class FromScript:
         logs.mkdir(parents=True, exist_ok=True)
         log.write_text("RuntimeError: out of memory\n")
         url = f"http://127.0.0.1:{self.played.port}/v1"
-        about = {"base_model": "m", "adapter": None, "context_tokens": 4096, "count_tokens": len, "timeout_s": 0.3}
-        return EngineProcess(process, Engine(url, "", "served", **about), weights, log)
+        engine = Engine(Endpoint(url, "", "served", timeout_s=0.3), ModelCard("m", None, 4096, len))
+        return EngineProcess(process, engine, weights, log)
 
 
 @pytest.fixture

@@ -88,7 +88,7 @@ async def test_what_is_the_owners_is_refused_to_users(route, client, anna):
 
 def test_the_owners_are_what_changes_the_workspace_and_what_tells_about_everybody():
     fleet = ["GET /fleet", "POST /fleet/reload", "POST /fleet/update"]
-    adapters = ["POST /adapters/rollback", "POST /adapters/{version}/promote"]
+    adapters = ["GET /adapters/served", "POST /adapters/rollback", "POST /adapters/{version}/promote"]
     assert ["POST /index", *fleet, *adapters, "GET /metrics"] == OWNERS
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from server.base_model import BaseModel, Fim
 from server.fim_api import CompletionRequest, read_completion
-from server.generation import Engine, Finish, GenerationError, Sampling, token_counter
+from server.generation import Endpoint, Engine, Finish, GenerationError, ModelCard, Sampling, token_counter
 from server.openai_api import RequestRefused
 from server.prompt import Turn
 from server.settings import ServerSettings
@@ -43,15 +43,7 @@ async def on_port(serve):
     """An `Engine` on a server that does `serve` with each connection."""
     server = await asyncio.start_server(serve, "127.0.0.1", 0)
     port = server.sockets[0].getsockname()[1]
-    engine = Engine(
-        f"http://127.0.0.1:{port}/v1",
-        "key",
-        "served",
-        base_model="b",
-        adapter=None,
-        context_tokens=100,
-        count_tokens=len,
-    )
+    engine = Engine(Endpoint(f"http://127.0.0.1:{port}/v1", "key", "served"), ModelCard("b", None, 100, len))
     try:
         yield engine
     finally:

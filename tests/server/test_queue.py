@@ -1,8 +1,15 @@
 """The queue of questions: full is full, and nobody keeps the others out."""
 
+import asyncio
+from contextlib import asynccontextmanager
+from types import SimpleNamespace
+
 import pytest
 
-from server.answering import COMES_BACK_S, Queue, TooManyQuestions
+from server.answering import COMES_BACK_S, RETRY_AFTER_S, Queue, TooManyQuestions
+from server.backoff import READY
+from server.base_model import Fim
+from server.generation import Finish
 
 
 class Clock:
@@ -72,3 +79,37 @@ async def test_no_place_is_kept_for_one_who_does_not_come_back():
     await refused(queue, "ann")
     clock.now += COMES_BACK_S
     await ask(queue, "ann")
+
+
+class Completing:
+    """Serves a base model that can fill in the middle, and waits until it may."""
+
+    def __init__(self):
+        self.state, self.adapter, self.in_work, self.may_end = READY, None, 0, asyncio.Event()
+        self.base_model = SimpleNamespace(name="m", fim=Fim("<P>", "<S>", "<M>"))
+
+    @asynccontextmanager
+    async def borrow(self, version=None):
+        yield self
+
+    async def complete(self, prompt, sampling):
+        self.in_work += 1
+        await self.may_end.wait()
+        yield "return 1"
+        yield Finish("stop", 3, 2)
+
+
+async def test_text_completions_have_places_in_the_queue_too(make_backend, client_of):
+    serving = Completing()
+    async with client_of(make_backend, serving, queue=2) as http:
+        body = {"prompt": "def run():\n    ", "suffix": "\n"}
+        held = [asyncio.create_task(http.post("/v1/completions", json=body)) for _ in range(2)]
+        async with asyncio.timeout(10):
+            while serving.in_work < 2:
+                await asyncio.sleep(0)
+        for path, one_more in (("/v1/completions", body), ("/ask", {"question": "where is run?"})):
+            refused = await http.post(path, json=one_more)
+            assert (refused.status_code, refused.headers["Retry-After"]) == (429, str(RETRY_AFTER_S))
+        serving.may_end.set()
+        assert [(await one).json()["choices"][0]["text"] for one in held] == ["return 1"] * 2
+        assert (await http.post("/v1/completions", json=body)).status_code == 200
