@@ -90,7 +90,7 @@ async def start(scheme: str, settings: ServerSettings, folder: Path) -> Asked:
     if scheme:
         weights = folder / scheme
         command = [sys.executable, "-m", "server.quantise", base.folder, scheme, weights]
-        await asyncio.to_thread(subprocess.run, command, check=True)
+        await asyncio.to_thread(subprocess.run, command, check=True, stderr=subprocess.DEVNULL)
     (state := folder / f"state-{scheme}").mkdir()
     held = Weights(weights, replace(base, folder=weights), None)
     process = start_engine(held, settings, state, state / "logs")
