@@ -23,6 +23,7 @@ from server.engine import EngineError, EngineProcess, NoMemory, Weights
 from server.generation import Engine
 from server.loading import USUAL_RANK, NotLoadable, load, rank_needed
 from server.prompt import PROMPT_VERSION
+from server.quantise import DONE
 from server.settings import ServerSettings
 
 log = logging.getLogger(__name__)
@@ -118,10 +119,13 @@ class Engines:
             return (0, f"merged into the weights, not loaded: {why}") if adapter else (USUAL_RANK, "")
 
     async def _start(self, adapter: Adapter | None, rank: int, keep: str | None) -> EngineProcess:
-        if adapter is None or rank:
-            weights = Weights(self._base_model.folder, self._base_model, None, rank)
-        else:
-            weights = Weights(await self._merged(adapter, keep), self._base_model, adapter.version)
+        merged = None if adapter is None or rank else adapter
+        folder = await self._merged(merged, keep) if merged else self._base_model.folder
+        if self._settings.quantization == "int8":
+            folder = await self._rounded(
+                folder, merged.version if merged else f"base-{self._base_model.sha256[:12]}", keep
+            )
+        weights = Weights(folder, self._base_model, merged.version if merged else None, 0 if merged else rank)
         process = self._start_engine(weights, self._settings, self._workspace.state, self._workspace.logs)
         try:
             await process.wait_until_ready(self._settings.engine_start_timeout_s)
@@ -134,19 +138,31 @@ class Engines:
         """The folder of the merged weights; those of others but `keep` are deleted."""
         merged = self._workspace.state / "merged" / adapter.version
         if not merged.exists():
-            await _merge(self._base_model.folder, adapter.folder, merged)
-        for other in merged.parent.iterdir():
-            if other != merged and other.name != keep:
-                shutil.rmtree(other, ignore_errors=True)
+            arguments = (str(self._base_model.folder), str(adapter.folder), str(merged))
+            await _made("the adapter could not be merged", "server.merge", *arguments)
+        _keep_only(merged.parent, merged.name, keep)
         return merged
 
+    async def _rounded(self, folder: Path, name: str, keep: str | None) -> Path:
+        """The folder of `folder`'s weights rounded to int8; those of others but `keep` are deleted."""
+        rounded = self._workspace.state / "rounded" / name
+        if not (rounded / DONE).exists():
+            arguments = (str(folder), "W8A8", str(rounded))
+            await _made("the weights could not be rounded to int8", "server.quantise", *arguments)
+        _keep_only(rounded.parent, rounded.name, keep)
+        return rounded
 
-async def _merge(base: Path, adapter: Path, out: Path) -> None:
-    """Merged weights in `out`, by a process of its own: torch would stay in the backend's memory."""
-    out.parent.mkdir(parents=True, exist_ok=True)
-    arguments = ("-P", "-m", "server.merge", str(base), str(adapter), str(out))
+
+def _keep_only(folder: Path, *names: str | None) -> None:
+    for other in folder.iterdir():
+        if other.name not in names:
+            shutil.rmtree(other, ignore_errors=True)
+
+
+async def _made(or_else: str, module: str, *arguments: str) -> None:
+    """Run `module` in a process of its own: torch would stay in the backend's memory."""
     process = await asyncio.create_subprocess_exec(
-        sys.executable, *arguments, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT
+        sys.executable, "-P", "-m", module, *arguments, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT
     )
     try:
         said, _ = await process.communicate()
@@ -155,4 +171,4 @@ async def _merge(base: Path, adapter: Path, out: Path) -> None:
         raise
     if process.returncode:
         last = said.decode(errors="replace").strip().splitlines() or ["no reason given"]
-        raise EngineError(f"the adapter could not be merged: {last[-1]}")
+        raise EngineError(f"{or_else}: {last[-1]}")

@@ -81,6 +81,11 @@ class ServerSettings(SectionSettings):
     engine_sleep: bool = Field(
         True, description="on a GPU start our engine so that it can sleep while a night trains (vLLM's sleep mode)"
     )
+    quantization: Literal["none", "int8"] = Field(
+        "none",
+        description="round the weights that vLLM serves; int8: a little faster on a processor with AVX-512 VNNI, and a "
+        "little worse (benchmarks/serving.md)",
+    )
     eager: bool = Field(False, description="start vLLM without compilation: ready sooner, slower tokens")
     passages: int = Field(8, ge=0, le=50, description="passages searched for a question")
     max_tokens: int = Field(384, ge=1, description="longest completion when the request does not say; tokens")

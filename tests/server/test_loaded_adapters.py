@@ -4,6 +4,7 @@ import asyncio
 import json
 from contextlib import aclosing, asynccontextmanager, suppress
 from datetime import UTC, datetime
+from pathlib import Path
 
 import pytest
 import torch
@@ -18,6 +19,7 @@ from server.engine import EngineProcess, NoMemory
 from server.generation import Endpoint, Engine, Finish, GenerationError, ModelCard, Sampling
 from server.loading import NotLoadable, rank_needed
 from server.prompt import PROMPT_VERSION, Turn
+from server.quantise import DONE
 from server.served import Engines
 from server.serving import Serving
 from server.settings import ServerSettings
@@ -306,6 +308,31 @@ async def test_an_adapter_that_vllm_cannot_load_is_merged_with_a_notice(serving,
         assert "merged into the weights, not loaded: its rank is 768" in serving.state.reason
         assert (serving.how, starts.weights[-1].folder.name, starts.weights[-1].lora_rank) == ("merged", "v1", 0)
         assert starts.heard == []
+
+
+@pytest.mark.parametrize("adapters", ["merged", "loaded"])
+async def test_weights_are_rounded_where_that_is_set(serving, place, starts, monkeypatch, adapters):
+    made = []
+
+    def make(module, out, *arguments):
+        made.append((module, Path(arguments[0]).name, out.name))
+        out.mkdir(parents=True)
+        (out / DONE).touch()
+
+    async def made_by(or_else, module, *arguments):
+        make(module, Path(arguments[-1]), *arguments)
+
+    monkeypatch.setattr("server.served._made", made_by)
+    settings = ServerSettings(adapters=adapters, quantization="int8", engine_start_timeout_s=10)
+    serving._engines = Engines(place, settings, serving.base_model, starts)
+    make_adapter(place, "v1")
+    promote(place.adapters, "v1")
+    async with running(serving):
+        assert serving.adapter == "v1"
+    base = ("server.quantise", "base", "base-")
+    merged = [("server.merge", "base", "v1"), ("server.quantise", "v1", "v1")]
+    assert made == (merged if adapters == "merged" else [base])
+    assert starts.weights[-1].folder == place.state / "rounded" / made[-1][-1]
 
 
 def test_the_doctor_believes_an_adapter_that_makes_a_difference(place):
