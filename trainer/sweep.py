@@ -294,12 +294,20 @@ def _write(folder: Path, trials: tuple[Tried, ...], best: Tried, study: optuna.S
     import matplotlib
 
     matplotlib.use("svg")  # no display is asked for
-    from matplotlib import pyplot
+    from matplotlib import colormaps, pyplot
+    from matplotlib.collections import LineCollection
+    from matplotlib.colors import LinearSegmentedColormap
     from optuna.visualization.matplotlib import plot_parallel_coordinate
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # optuna calls its pictures experimental since 2020
-        figure: Any = plot_parallel_coordinate(study, target_name="held-out loss").figure
+        axes: Any = plot_parallel_coordinate(study, target_name="held-out loss")
+    figure = axes.figure
+    axes.set_title("Held-out loss of each trial, by what was tried", pad=14)
+    # As optuna colours them the worst trials are white on white: what does not work must be seen too.
+    dark = LinearSegmentedColormap.from_list("trials", colormaps["Blues_r"]([0.0, 0.35, 0.7]))
+    for drawn in axes.findobj(LineCollection):
+        drawn.set_cmap(dark)
     figure.set_size_inches(10, 5)
     figure.savefig(folder / "parallel.svg", bbox_inches="tight")
     pyplot.close(figure)
