@@ -1,6 +1,7 @@
 """The backend beside bare vLLM: the same engine, the same prompts, the same run.
 
-usage: ./run bench serving speed|swap|soak --repository DIR [--rounds N] [--pairs N] [--minutes N] [--markdown FILE]
+usage: ./run bench serving speed|swap|adapters|soak --repository DIR [--rounds N] [--pairs N] [--minutes N]
+       [--markdown FILE]
 
 speed: one vLLM is started; the backend is put in front of it by [server] engine_url. Each question's own prompt (as
 `explain` tells it) goes to vLLM itself and, as the question, through the backend, in turn; every prompt was read once
@@ -8,6 +9,9 @@ before, so that both find it in vLLM's prefix cache and what is left is what the
 
 swap: the backend with an engine of its own, from nothing to the first answer; then adapter and base model change places
 while four clients ask without a pause. No request may fail.
+
+adapters: the adapter merged into the weights of a second engine, and loaded into the one that runs: seconds from
+promote to the first answer that names it and back again, and tokens a second with it.
 
 soak: half an hour of mixed load (serving_load.py), and whether the backend holds more at its end (serving_soak.py). The
 exit status is 1 when it does, or when one answer was not the one due.
@@ -31,6 +35,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +46,7 @@ from serving_report import put_section, told
 from serving_soak import is_well, soak
 
 from indexer.workspace import Workspace
+from server.adapter import rollback
 from server.base_model import resolve_base_model
 from server.client import Backend, find_backend
 from server.engine import SERVED_NAME, EngineProcess, Weights, start_engine
@@ -285,6 +291,41 @@ async def swapped(ours: Backend, wanted: str | None) -> float:
     return time.monotonic() - started
 
 
+async def adapters(place: Workspace, _: argparse.Namespace) -> list[str]:
+    await asyncio.to_thread(learn, place)
+    version = json.loads((place.adapters / "current.json").read_text())["version"]
+    rows = []
+    for way in ("merged", "loaded"):
+        shutil.rmtree(place.state / "merged", ignore_errors=True)  # merging is part of the way
+        rollback(place.adapters)
+        async with backend(place, model=MODEL, eager="true", adapters=way, requests_per_minute="0") as (ours, http, _):
+            promoted = await changed(ours, f"/adapters/{version}/promote", version)
+            alone, _ = await rate(partial(ask_bare_of_passages, http), 1)
+            together, _ = await rate(partial(ask_bare_of_passages, http), 4)
+            back = await changed(ours, "/adapters/rollback", None)
+        cells = (f"{value:.1f}" for value in (promoted, back, alone, together))
+        rows.append(told_at_once(f"| {way} | {' | '.join(cells)} |"))
+    return [
+        "| | promote to its first answer, s | rollback to the base model's, s | tokens/s alone | tokens/s, 4 clients |",
+        "|---|---|---|---|---|",
+        *rows,
+    ]
+
+
+async def changed(ours: Backend, path: str, wanted: str | None) -> float:
+    """Seconds from the request to the end of the first answer of one token that names `wanted`."""
+    started = time.monotonic()
+    await ours.post(path)
+    while (await ours.post("/ask", {"question": "Say yes.", "retrieval": False, "max_tokens": 1}))["adapter"] != wanted:
+        await asyncio.sleep(0.1)
+    return time.monotonic() - started
+
+
+async def ask_bare_of_passages(http: httpx.AsyncClient, question: str, most: int) -> Timed:
+    messages = [{"role": "user", "content": question}]
+    return await timed(http, {"messages": messages, "nightschool": {"retrieval": False}}, most)
+
+
 async def long_load(place: Workspace, arguments: argparse.Namespace) -> list[str]:
     more = {"model": MODEL, "eager": "true", "requests_per_minute": "0"}
     async with backend(place, **more) as (ours, _, process):
@@ -295,6 +336,7 @@ async def long_load(place: Workspace, arguments: argparse.Namespace) -> list[str
 MEASURES = {
     "speed": ("What the backend adds to vLLM", speed),
     "swap": ("Start, and the swap under load", swap),
+    "adapters": ("Adapters merged, and loaded at run time", adapters),
     "soak": ("A long mixed load", long_load),
 }
 

@@ -14,8 +14,9 @@ from indexer.workspace import write_atomically
 
 TITLE = """# The server: what it adds, what it holds, and whether it stays so
 
-Made by `./run bench serving speed|swap|soak --repository ITSDANGEROUS --markdown benchmarks/serving.md`; the repository
-is itsdangerous 2.2.0, the model SmolLM2-135M. Machines differ and are shared: read the ratios and the differences.
+Made by `./run bench serving speed|swap|adapters|soak --repository ITSDANGEROUS --markdown benchmarks/serving.md`; the
+repository is itsdangerous 2.2.0, the model SmolLM2-135M. Machines differ and are shared: read the ratios and the
+differences.
 """
 
 

@@ -13,8 +13,8 @@ LONGEST_WAIT_S = 60.0
 
 @dataclass(frozen=True, slots=True)
 class EngineState:
-    """`name` is starting, ready, swapping, degraded, backoff, failed or asleep; `reason` says what is missing, "" when
-    ready.
+    """`name` is starting, ready, swapping, degraded, backoff, failed or asleep; `reason` says what is missing; when
+    ready what its owner should know of how it is served, or "".
 
     degraded: it answers, but the last question failed. backoff: it is left alone for a while. failed: that did not
     help, and it is tried every minute. asleep: a night has its memory (`server/nap.py`).

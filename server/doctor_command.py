@@ -143,8 +143,8 @@ async def _served(backend: Backend | None, ready: Json | None) -> Json | None:
         return None
     try:
         return await backend.get("/adapters/served")
-    except BackendUnavailable:
-        return None
+    except BackendUnavailable as error:
+        return {"fault": str(error)}
 
 
 def _look_at_adapter(place: Workspace, base: BaseModel | None, served: Json | None) -> Finding | None:

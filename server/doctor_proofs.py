@@ -103,6 +103,8 @@ def prove_adapter(adapter: Adapter, base: BaseModel, served: Path | None) -> Fin
 def prove_loaded(adapter: Adapter, served: Mapping[str, Any]) -> Finding:
     """Does the engine read otherwise with the adapter that it has loaded? `served` is what `/adapters/served` says."""
     todo = "restart the backend: `nightschool stop`, `nightschool serve`; then read .nightschool/logs/"
+    if fault := served.get("fault"):
+        return Finding("adapter", False, f"the engine cannot be asked what {adapter.version} changes: {fault}", todo)
     if served["adapter"] != adapter.version:
         said = f"{adapter.version} is chosen, {served['adapter'] or 'the base model'} answers"
         return Finding("adapter", False, said, "wait, or read the reason above; `nightschool adapters rollback`")

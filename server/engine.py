@@ -25,7 +25,6 @@ from indexer.gpu import has_gpu
 from indexer.workspace import write_atomically
 from server.base_model import BaseModel
 from server.generation import Endpoint, Engine, GenerationError, ModelCard, token_counter
-from server.nap import NAP_FILE
 from server.settings import ServerSettings
 
 log = logging.getLogger(__name__)
@@ -119,13 +118,13 @@ class EngineProcess:
 def start_engine(weights: Weights, settings: ServerSettings, state: Path, logs: Path) -> EngineProcess:
     """Start vLLM on `weights`, on loopback, with a key of its own.
 
-    Raises `EngineError` when it cannot be started, `NoMemory` when there is no room for it beside what runs.
+    Raises `EngineError` when it cannot be started, `NoMemory` when it would not fit into the memory that is free.
     """
     check_memory(weights, settings)
-    check_gpu(state)
     port, key = _free_port(), secrets.token_urlsafe(32)
     logs.mkdir(parents=True, exist_ok=True)
-    log_file = logs / f"engine-{weights.adapter or 'base'}.log"
+    room = f"lora-{weights.lora_rank}" if weights.lora_rank else "base"
+    log_file = logs / f"engine-{weights.adapter or room}.log"
     context = min(settings.engine_context, weights.base_model.context_length)
     guard = (sys.executable, "-P", "-m", "server.engine_guard", str(GRACE_S))
     with log_file.open("wb") as out:
@@ -153,13 +152,6 @@ def check_memory(weights: Weights, settings: ServerSettings) -> None:
             f"no memory for the engine: it needs {need / GIB:.1f} GiB, {free / GIB:.1f} GiB are free; close programs, "
             "or take a smaller model"
         )
-
-
-def check_gpu(state: Path) -> None:
-    """Raise `NoMemory` when an engine of this workspace has the GPU: vLLM takes nine tenths of it for itself."""
-    is_asleep = (state / NAP_FILE).exists()  # for a night, which tries its adapter while it has the memory
-    if has_gpu() and not is_asleep and living_engines(state):
-        raise NoMemory("no memory for the engine: another one of this workspace has the GPU")
 
 
 def living_engines(state: Path) -> list[psutil.Process]:

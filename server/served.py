@@ -19,7 +19,7 @@ from indexer.gpu import has_gpu
 from indexer.workspace import Workspace
 from server.adapter import Adapter, list_adapters
 from server.base_model import BaseModel
-from server.engine import EngineError, EngineProcess, Weights
+from server.engine import EngineError, EngineProcess, NoMemory, Weights
 from server.generation import Engine
 from server.loading import USUAL_RANK, NotLoadable, load, rank_needed
 from server.prompt import PROMPT_VERSION
@@ -60,12 +60,15 @@ class Served:
 
 
 class Engines:
-    """Brings models up. `loads`: adapters are loaded at run time, where they can be."""
+    """Brings models up. `loads`: adapters are loaded at run time, where they can be; `one_at_a_time`: there is room for
+    no second engine."""
 
     def __init__(
         self, workspace: Workspace, settings: ServerSettings, base_model: BaseModel, start: StartEngine
     ) -> None:
         self.loads = settings.adapters == "loaded" or (settings.adapters == "auto" and has_gpu())
+        # vLLM takes nine tenths of the GPU that it finds, and would find the same one again.
+        self.one_at_a_time = has_gpu()
         self._workspace = workspace
         self._settings = settings
         self._base_model = base_model
@@ -86,6 +89,8 @@ class Engines:
             notice = f"its rank needs room for {rank} and the engine had room for {room}: another one was started"
         if notice and adapter:
             log.warning("adapter %s: %s", adapter.version, notice)
+        if running and self.one_at_a_time:
+            raise NoMemory("no memory for another engine: the one that runs has the GPU")
         process = await self._start(adapter, rank, keep=running.weights.adapter if running else None)
         try:
             served = await self._on(process, adapter)

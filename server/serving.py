@@ -278,7 +278,7 @@ class Serving:
             if spare:
                 leaving = self._retire(spare)
                 if spare.process is not running:  # its memory first
-                    await leaving
+                    await asyncio.wait({leaving})
             self._spare_used_at = time.monotonic()
             self._spare = served = await self._engines.serve(adapter, running)
             served.engine.note = partial(self._note, served)

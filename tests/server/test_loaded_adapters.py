@@ -9,6 +9,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from indexer.gpu import has_gpu
 from indexer.workspace import Workspace
 from server.adapter import finish_adapter, promote, rollback
 from server.base_model import BaseModel
@@ -17,6 +18,7 @@ from server.engine import EngineProcess, NoMemory
 from server.generation import Endpoint, Engine, Finish, GenerationError, ModelCard, Sampling
 from server.loading import NotLoadable, rank_needed
 from server.prompt import PROMPT_VERSION, Turn
+from server.served import Engines
 from server.serving import Serving
 from server.settings import ServerSettings
 
@@ -192,6 +194,7 @@ async def test_a_load_that_fails_leaves_the_old_one_in_service_until_it_is_promo
         assert await ask(serving) == ("v1", "v1")
         tries = starts.heard.count("load:v2")
         await asyncio.sleep(1.1)  # two looks at the pointer
+        assert await ask(serving) == ("v1", "v1")
         assert starts.heard.count("load:v2") == tries == 1
         promote(place.adapters, "v2")
         await until(lambda: serving.adapter == "v2")
@@ -254,11 +257,12 @@ async def test_a_rank_that_the_engine_has_no_room_for_starts_one_that_has(servin
     assert len(starts.weights) == 2
 
 
-async def test_without_memory_for_two_engines_there_is_a_pause_that_is_announced(serving, place, starts, caplog):
+@pytest.mark.parametrize("where", ["GPU", "CPU"])
+async def test_without_memory_for_two_engines_there_is_a_pause_that_is_announced(where, serving, place, starts, caplog):
     make_adapter(place, "v1", rank=8)
     promote(place.adapters, "v1")
     make_adapter(place, "v2", rank=16)
-    starts.full = True
+    starts.full, serving._engines.one_at_a_time = where == "CPU", where == "GPU"
     async with running(serving):
         async with serving.borrow():
             promote(place.adapters, "v2")
@@ -269,6 +273,12 @@ async def test_without_memory_for_two_engines_there_is_a_pause_that_is_announced
         assert await ask(serving) == ("v2", "v2")
     assert any("a pause: there is no room for two engines" in record.message for record in caplog.records)
     assert len(starts.weights) == 2
+
+
+@pytest.mark.skipif(has_gpu(), reason="there the default is to load")
+def test_without_a_gpu_adapters_are_merged_unless_it_is_said_otherwise(place):
+    for way, loads in (("auto", False), ("merged", False), ("loaded", True)):
+        assert Engines(place, ServerSettings(adapters=way), None, None).loads is loads
 
 
 def test_what_can_be_loaded_is_known_before(place):
@@ -308,3 +318,4 @@ def test_the_doctor_believes_an_adapter_that_makes_a_difference(place):
     ):
         finding = prove_loaded(adapter, {"adapter": served, "difference": difference})
         assert (finding.ok, said in finding.found) == (ok, True)
+    assert "cannot be asked" in prove_loaded(trained, {"fault": "it is gone"}).found
