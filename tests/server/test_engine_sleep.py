@@ -9,16 +9,13 @@ from contextlib import aclosing, asynccontextmanager, suppress
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
-import httpx
 import psutil
 import pytest
-from starlette.responses import PlainTextResponse
 
 from nightschool_training import FRONT
 from server.auth import read_or_make_token
 from server.base_model import BaseModel
 from server.engine import EngineError, EngineProcess
-from server.engine_lock import EngineLock
 from server.generation import Endpoint, Engine, ModelCard, Sampling
 from server.http import make_app
 from server.prompt import Turn
@@ -229,21 +226,3 @@ async def test_the_night_asks_the_backend_and_wakes_the_engine_when_it_fails(
         assert "no night is running" in await asyncio.to_thread(too_late)
         monkeypatch.setenv("NIGHTSCHOOL_TRAINER__ENGINE", "share")
         assert rest(place) is None
-
-
-@pytest.mark.parametrize(
-    ("path", "key", "status"),
-    [
-        ("/sleep", "k", 200), ("/wake_up", "k", 200), ("/v1/models", "k", 200),
-        ("/sleep", "", 401), ("/wake_up", "other", 401), ("/v1/models", "", 401),
-        ("/collective_rpc", "k", 401), ("/server_info", "k", 401), ("/reset_prefix_cache", "k", 401),
-    ],
-)  # fmt: skip
-async def test_only_the_backend_may_put_the_engine_to_sleep_and_nobody_gets_what_comes_with_it(
-    path, key, status, monkeypatch
-):
-    monkeypatch.setenv("VLLM_API_KEY", "k")
-    transport = httpx.ASGITransport(EngineLock(PlainTextResponse("reached")))
-    async with httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1") as http:
-        response = await http.post(path, headers={"Authorization": f"Bearer {key}"} if key else {})
-    assert response.status_code == status
