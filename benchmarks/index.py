@@ -2,20 +2,22 @@
 
 usage: ./run bench index [--files 10000] [--chunks 1000 10000 100000] [--embed 2000] [--plot benchmarks/index.svg]
 
-Trees are made up (functions of real words), so the figures are of the machinery and not of meaning. "no change" is a
-whole process, started anew. "save to found" is of an index that is watched while another thread asks without a pause:
-until its words find the file, and until its embedding is stored. Recall is Chroma's against an exact scan, after a cold
-index and after ten times a tenth of the files was rewritten.
+The trees are Python files of the installed packages, drawn at random, and the questions first lines of their
+docstrings. "no change" is a whole process, started anew. "save to found" is of an index that is watched while another
+thread asks without a pause: until its words find the file, and until its embedding is stored. Recall is Chroma's
+against an exact scan, after a cold index and after ten times a tenth of the files was rewritten.
 """
 
 from __future__ import annotations
 
 import argparse
 import random
+import re
 import resource
 import statistics
 import subprocess
 import sys
+import sysconfig
 import tempfile
 import threading
 import time
@@ -24,7 +26,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
+from fleet import questions
 
+from indexer.chunking import chunk_text
 from indexer.embedding import PACKAGED_TRANSFORMER, WORD_VECTORS, find_embedder
 from indexer.index import Index, open_index
 from indexer.settings import IndexerSettings
@@ -36,29 +40,38 @@ WORDS = (
     "error retry stream buffer socket client server worker queue batch index search rank score chunk text line file "
     "path folder watch event lock thread process signal timer clock date number string list tree node edge graph"
 ).split()
-CHURNS, MOST_CHURNED = 10, 20_000  # chunks: beyond, ten churns are an hour
+CHURNS = 10
 
 
-def make_tree(root: Path, chunks: int, a_file: int = 10) -> None:
-    """Python files with `a_file` functions each, every function a chunk of its own."""
-    dice = random.Random(chunks)
-    for number in range(chunks // a_file):
-        functions = []
-        for part in range(a_file):
-            names = dice.choices(WORDS, k=4)
-            body = "".join(
-                f"    {dice.choice(WORDS)}_{dice.choice(WORDS)} = {dice.choice(names)}({dice.randrange(999)})\n"
-                for _ in range(16)
-            )
-            functions.append(f"def {'_'.join(names)}_{number}_{part}({names[0]}, {names[1]}):\n{body}")
-        file = root / f"src/{number % 97}/{dice.choice(WORDS)}_{number}.py"
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text("\n\n".join(functions))
+def make_tree(root: Path, chunks: int) -> None:
+    """Python files of installed packages, of 200 to 100,000 bytes, until they are cut into that many chunks."""
+    site = Path(sysconfig.get_paths()["purelib"])
+    files = sorted(file for file in site.rglob("*.py") if 200 < file.stat().st_size < 100_000)
+    random.Random(chunks).shuffle(files)
+    for file in files:
+        path = file.relative_to(site).as_posix()
+        if chunks <= 0:
+            return
+        if not re.search("vendor|third_party", path):
+            text = file.read_text(errors="replace")
+            chunks -= len(chunk_text(path, text, "python"))
+            write(root / "src" / path, text)
 
 
-def queries(count: int) -> Iterator[str]:
-    dice = random.Random(1)
-    return (" ".join(["how", "does", *dice.choices(WORDS, k=3), "work"]) for _ in range(count))
+def make_small_files(root: Path, files: int) -> None:
+    dice = random.Random(files)
+    for number in range(files):
+        words = dice.choices(WORDS, k=4)
+        write(root / f"src/{number % 97}/{words[0]}_{number}.py", f"def {'_'.join(words)}():\n    return {number}\n")
+
+
+def write(file: Path, text: str) -> None:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(text)
+
+
+def questions_about(root: Path, count: int = 200) -> list[str]:
+    return [line for line, _ in questions([root / "src"], count)]
 
 
 def milliseconds(seconds: Sequence[float]) -> str:
@@ -66,16 +79,16 @@ def milliseconds(seconds: Sequence[float]) -> str:
     return f"{statistics.median(ordered) * 1e3:.1f} / {ordered[int(0.99 * (len(ordered) - 1))] * 1e3:.1f}"
 
 
-def time_queries(index: Index, count: int) -> list[float]:
+def time_queries(index: Index, asked: Sequence[str]) -> list[float]:
     taken = []
-    for query in queries(count):
+    for query in asked:
         started = time.perf_counter()
         index.search(query, 10)
         taken.append(time.perf_counter() - started)
     return taken
 
 
-def recall(index: Index, count: int = 100) -> float:
+def recall(index: Index, asked: Sequence[str]) -> float:
     """Share of the 10 nearest by exact scan that Chroma's graph finds."""
     parts = index._parts
     chunks = list(parts.catalogue.every_chunk())
@@ -84,7 +97,7 @@ def recall(index: Index, count: int = 100) -> float:
     vectors = np.stack([vector for vector in known if vector is not None])
     shares = []
     assert parts.store is not None
-    for query in queries(count):
+    for query in asked:
         vector = parts.embedder.embed([query])[0]
         exact = {chunks[row].id for row in np.argsort(-(vectors @ vector))[:10]}
         shares.append(len(exact & {id for id, _ in parts.store.search(vector, 10)}) / 10)
@@ -105,24 +118,22 @@ def measure_size(chunks: int) -> list[float | str]:
             index.prepare()
             words_s = time.perf_counter() - started
             report = index.update()
-            time_queries(index, 20)
-            taken = time_queries(index, 200)
+            asked = questions_about(root)
+            time_queries(index, asked[:20])
+            taken = time_queries(index, asked)
             disk = folder_bytes(root / ".nightschool") / report.chunks
-            found = recall(index)
-            by_words, by_meaning = time_saves(index, root)
-            is_churned = report.chunks <= MOST_CHURNED
-            if is_churned:
-                churn(index, root)
+            found = recall(index, asked)
+            by_words, by_meaning = time_saves(index, root, asked)
+            churn(index, root)
             memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
             cells: list[float | str] = [report.chunks, round(words_s, 1), round(report.seconds + words_s, 1)]
             cells += [milliseconds(taken), percentiles(by_words), percentiles(by_meaning), f"{found:.3f}"]
-            return [
-                *cells,
-                f"{recall(index):.3f}" if is_churned else "",
+            cells += [
+                f"{recall(index, asked):.3f}",
                 round(disk / 1e3, 1),
                 round(memory * 1e3),
-                milliseconds(ripgrep(root)),
             ]
+            return [*cells, milliseconds(ripgrep(root))]
 
 
 def percentiles(seconds: Sequence[float]) -> str:
@@ -131,10 +142,10 @@ def percentiles(seconds: Sequence[float]) -> str:
     return f"{statistics.median(ordered):.2f} / {ordered[int(0.95 * (len(ordered) - 1))]:.2f}"
 
 
-def time_saves(index: Index, root: Path, count: int = 20) -> tuple[list[float], list[float]]:
+def time_saves(index: Index, root: Path, asked: Sequence[str], count: int = 20) -> tuple[list[float], list[float]]:
     """Seconds from a saved file to its words being found, and to its embedding being stored."""
     by_words, by_meaning = [], []
-    with index.watch(), asking(index):
+    with index.watch(), asking(index, asked):
         while index.state().waiting_chunks or index._parts.store is None:
             time.sleep(0.05)
         for number in range(count):
@@ -153,13 +164,13 @@ def time_saves(index: Index, root: Path, count: int = 20) -> tuple[list[float], 
 
 
 @contextmanager
-def asking(index: Index) -> Iterator[None]:
+def asking(index: Index, asked: Sequence[str]) -> Iterator[None]:
     """Another thread asks, one question after the other."""
     done = threading.Event()
 
     def ask() -> None:
         while not done.is_set():
-            time_queries(index, 5)
+            time_queries(index, asked[:5])
 
     thread = threading.Thread(target=ask)
     thread.start()
@@ -172,7 +183,7 @@ def asking(index: Index) -> Iterator[None]:
 
 def churn(index: Index, root: Path) -> None:
     """A tenth of the files with other functions in them, ten times."""
-    files = sorted((root / "src").rglob("*_*.py"))
+    files = sorted((root / "src").rglob("*.py"))
     for turn in range(CHURNS):
         for file in random.Random(turn).sample(files, len(files) // 10):
             file.write_text(file.read_text().replace("def ", f"def turn{turn}_"))
@@ -200,7 +211,7 @@ def measure_no_change(files: int) -> str:
     )
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder).resolve()
-        make_tree(root, files, a_file=1)
+        make_small_files(root, files)
         subprocess.run(["git", "init", "-q", str(root)], check=True)
         command = [sys.executable, "-c", code, str(root)]
         runs = [subprocess.run(command, check=True, capture_output=True, text=True).stdout for _ in range(3)]
@@ -216,6 +227,7 @@ def measure_embedder(name: str, count: int) -> str:
         make_tree(root, count)
         embedder = find_embedder(name)
         embedder.embed(["warm", "up"])
+        asked = questions_about(root, 50)
         with open_index(Workspace(root), IndexerSettings(), embedder) as index:
             report = index.update()
             texts = sorted((embedded_text(c) for c in index._parts.catalogue.every_chunk()), key=len)
@@ -223,7 +235,7 @@ def measure_embedder(name: str, count: int) -> str:
     embedder.embed(texts)
     bare = time.perf_counter() - started
     single = []
-    for query in queries(50):
+    for query in asked:
         started = time.perf_counter()
         embedder.embed([query])
         single.append(time.perf_counter() - started)
