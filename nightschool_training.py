@@ -19,9 +19,9 @@ if TYPE_CHECKING:
     from server.base_model import BaseModel
     from server.console import Advance
     from trainer.job import TrainingEvent
-    from trainer.night import Rest
     from trainer.promote import Served
     from trainer.settings import TrainerSettings
+    from trainer.stages import Rest
 
 
 def choose_model(model: str | None) -> None:

@@ -51,4 +51,4 @@ class Nap:
         if not self._is_night():
             self.end()
             return None
-        return EngineState(ASLEEP, f"the engine sleeps while a night trains, until {until:%H:%M} UTC or sooner")
+        return EngineState(ASLEEP, f"the engine sleeps while a night trains, until about {until:%H:%M} UTC")

@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from server.base_model import BaseModel
     from trainer.generated import Generator
     from trainer.job import TrainingEvent
-    from trainer.night import Rest
     from trainer.promote import Served
+    from trainer.stages import Rest
 
 WorkspaceOption = Annotated[Path | None, typer.Option("--workspace", "-w", help="The repository.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]

@@ -9,7 +9,6 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from typing import Literal, TypeVar
@@ -33,7 +32,16 @@ from trainer.readiness import disk_needed, look_at_machine, too_little_changed, 
 from trainer.report import NightReport, write_reports
 from trainer.settings import TrainerSettings
 from trainer.sources.history import History, NoHistory
-from trainer.stages import CorpusReport, TrainingReport, Workshop, collect, newest_corpus, run_training
+from trainer.stages import (
+    CorpusReport,
+    Rest,
+    TrainingReport,
+    Workshop,
+    collect,
+    newest_corpus,
+    resting,
+    run_training,
+)
 
 __all__ = [
     "CorpusReport",
@@ -53,8 +61,6 @@ __all__ = [
 log = logging.getLogger(__name__)
 
 T = TypeVar("T")
-# Has the engine of the running backend sleep for about so many minutes while inside; why it does not, "" when it does.
-Rest = Callable[[float], AbstractContextManager[str]]
 _ROOM = 1 << 62  # bytes
 
 
@@ -106,9 +112,7 @@ def run_night(
         proof = _timed(state, "prepare", lambda: make_proof(workspace, settings, tell))
         corpus = _timed(state, "collect", lambda: collect(workshop, snapshot=proof.snapshot))
         in_service = _in_service(workspace, base)
-        with rest(_minutes(settings, in_service)) if rest else nullcontext("") as fault:
-            if fault:
-                tell(Note(f"the backend's engine does not sleep: {fault}"))
+        with resting(rest, _minutes(settings, in_service), tell):
             if reason := what_is_missing(look_at_machine(workspace), settings, base):
                 return NightReport.skipped(state.night, reason)
             adapter = _timed(state, "train", lambda: _trained(workshop, corpus, state))

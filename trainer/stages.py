@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 import shutil
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -35,6 +36,8 @@ _DATED_FILES = 250
 _MIN_FREE_BYTES = 1 << 30
 
 OnProgress = Callable[[TrainingEvent], None]
+# Has the engine of the running backend sleep for about so many minutes while inside; why it does not, "" when it does.
+Rest = Callable[[float], AbstractContextManager[str]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +86,15 @@ class Workshop:
     tell: OnProgress
     runner: Runner = run_job
     generator: Generator | None = None
+
+
+@contextmanager
+def resting(rest: Rest | None, minutes: float, tell: OnProgress) -> Iterator[None]:
+    """The engine asleep while inside, where there is one that should be; that it is not is told."""
+    with rest(minutes) if rest else nullcontext("") as fault:
+        if fault:
+            tell(Note(f"the backend's engine does not sleep: {fault}"))
+        yield
 
 
 def collect(workshop: Workshop, *, commit: str = "HEAD", snapshot: Snapshot | None = None) -> CorpusReport:

@@ -29,12 +29,13 @@ from trainer.ledger import read_ledger
 from trainer.only_one import only_one
 from trainer.presets import Preset
 from trainer.settings import TrainerSettings
-from trainer.stages import Workshop, make_job, newest_corpus, run_training
+from trainer.stages import Rest, Workshop, make_job, newest_corpus, resting, run_training
 
 PROBES = 4
 # Pruned is what is worse than the median of the others at the same share of the run; first a few whole ones.
 _WHOLE_TRIALS = 3
 _STUDY = "sweep"
+_DAY = 24 * 60.0  # minutes
 
 log = logging.getLogger(__name__)
 
@@ -82,12 +83,15 @@ class SweepReport:
     adapter: Adapter | None
 
 
-def sweep(workshop: Workshop, trials: int, trial_minutes: float, *, final: bool = True) -> SweepReport:
+def sweep(
+    workshop: Workshop, trials: int, trial_minutes: float, *, final: bool = True, rest: Rest | None = None
+) -> SweepReport:
     """Try until there are `trials` whole or pruned ones, `trial_minutes` each; then train once with the best.
 
-    The first trial is the preset as it is set. Raises `NightBusy`, and `TrainingError` when no trial came to an end.
+    The first trial is the preset as it is set; `rest` makes room meanwhile. Raises `NightBusy`, and `TrainingError`
+    when no trial came to an end.
     """
-    with only_one(workshop.workspace):
+    with only_one(workshop.workspace), resting(rest, min(trials * trial_minutes, _DAY), workshop.tell):
         corpus = newest_corpus(workshop.workspace)
         folder = workshop.workspace.state / "sweeps" / _mark(workshop, corpus, trial_minutes)
         folder.mkdir(parents=True, exist_ok=True)
@@ -294,12 +298,20 @@ def _write(folder: Path, trials: tuple[Tried, ...], best: Tried, study: optuna.S
     import matplotlib
 
     matplotlib.use("svg")  # no display is asked for
-    from matplotlib import pyplot
+    from matplotlib import colormaps, pyplot
+    from matplotlib.collections import LineCollection
+    from matplotlib.colors import LinearSegmentedColormap
     from optuna.visualization.matplotlib import plot_parallel_coordinate
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # optuna calls its pictures experimental since 2020
-        figure: Any = plot_parallel_coordinate(study, target_name="held-out loss").figure
+        axes: Any = plot_parallel_coordinate(study, target_name="held-out loss")
+    figure = axes.figure
+    axes.set_title("Held-out loss of each trial, by what was tried", pad=14)
+    # As optuna colours them the worst trials are white on white: what does not work must be seen too.
+    dark = LinearSegmentedColormap.from_list("trials", colormaps["Blues_r"]([0.0, 0.35, 0.7]))
+    for drawn in axes.findobj(LineCollection):
+        drawn.set_cmap(dark)
     figure.set_size_inches(10, 5)
     figure.savefig(folder / "parallel.svg", bbox_inches="tight")
     pyplot.close(figure)

@@ -1,4 +1,4 @@
-"""The lock inside an engine: five paths, with the key, and nothing else."""
+"""The lock inside an engine: a few paths, with the key, and nothing else."""
 
 import httpx
 import pytest
@@ -24,7 +24,13 @@ async def test_its_backend_is_let_in_where_it_asks(engine):
         assert {(await http.post(path, headers=RIGHT)).text for path in PATHS} == {"in"}
 
 
-@pytest.mark.parametrize("path", ["/adapters", "/adapters/v1", "/invocations", "/tokenize", "/health", "/docs", "/"])
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/adapters", "/adapters/v1", "/invocations", "/tokenize", "/health", "/docs", "/",
+        "/collective_rpc", "/server_info", "/reset_prefix_cache", "/is_sleeping",  # they come with /sleep
+    ],
+)  # fmt: skip
 async def test_what_the_backend_never_asks_for_is_closed_with_the_key_too(path, engine):
     async with engine as http:
         for method in ("GET", "POST", "OPTIONS"):

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -39,7 +40,16 @@ def workshop(git_workspace: tuple[Path, Callable[..., str]], tiny_base: BaseMode
 
 def test_a_sweep_finds_better_values_than_a_bad_start_and_trains_with_them(workshop: Workshop) -> None:
     slow = replace(workshop, settings=SETTINGS.model_copy(update={"learning_rate": 1e-3}))
-    report = sweep(slow, trials=6, trial_minutes=5)
+    asked: list[float | None] = []
+
+    @contextmanager
+    def rest(minutes: float) -> Iterator[str]:
+        asked.append(minutes)
+        yield ""
+        asked.append(None)
+
+    report = sweep(slow, trials=6, trial_minutes=5, rest=rest)
+    assert asked == [30, None]
     assert [trial.number for trial in report.trials] == list(range(6))
     first = report.trials[0]
     assert first.choice == Choice(1e-3, 8, 1.0, 2)
