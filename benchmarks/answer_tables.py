@@ -30,7 +30,8 @@ class Written:
     """One completion of one configuration, and what the product makes of it.
 
     `right`: the model's words hold the right answer; `first`: they name it before any other of its kind; `shown`: the
-    whole answer that a user sees holds it, with the code first or after.
+    whole answer that a user sees holds it: with the code first, after, or after only where the words do not stand on it
+    (as of models of a billion parameters and more).
     """
 
     task: Task
@@ -41,6 +42,7 @@ class Written:
     quoted: bool
     shown_code_first: bool
     shown_model_first: bool
+    shown_as_if_large: bool
     seconds: float
 
 
@@ -88,11 +90,14 @@ def print_answers(runs: dict[str, list[Written]]) -> None:
     for name, every in runs.items():
         n = [str(len(every)), f"{fmean(w.seconds for w in every):.1f}"]
         shares = [_share([getattr(w, field) for w in every]) for field in ("right", "first", "quoted")]
-        shown = [_share([getattr(w, field) for w in every]) for field in ("shown_code_first", "shown_model_first")]
+        shown = [
+            _share([getattr(w, field) for w in every])
+            for field in ("shown_code_first", "shown_model_first", "shown_as_if_large")
+        ]
         rows.append([name, *n, *shares, *shown])
     _table(
         "The model's words, and what is shown",
-        "configuration n seconds right first extract shown_code shown_model",
+        "configuration n seconds right first extract shown_code shown_model as_if_large",
         rows,
     )
 
@@ -191,6 +196,7 @@ def _judge(row: dict[str, Any], task: Task, doors: dict[str, Doors], rivals: Riv
         names_first(task, text, rivals[task.repository, task.kind]),
         holds(task, quoted),
         holds(task, quoted + (MODELS_WORDS + text if is_grounded else "") if quoted else text),
+        holds(task, text + CODES_WORDS + quoted),
         holds(task, text if is_grounded and measured.cited_sentences else text + CODES_WORDS + quoted),
         row["seconds"],
     )

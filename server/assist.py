@@ -212,7 +212,8 @@ def _named(names: Sequence[str]) -> str:
 
 
 async def _model_words(model: Model, course: _Course) -> AsyncGenerator[AnswerEvent]:
-    """The completion as it is written; the lines of code after it when it does not stand on them, or cites nothing."""
+    """The completion as it is written; the lines of code after it when it does not stand on them, cites
+    nothing, or is of a small model."""
     async with aclosing(_write(model, course)) as texts:
         async for text in texts:
             yield course.say(text)
@@ -222,7 +223,8 @@ async def _model_words(model: Model, course: _Course) -> AsyncGenerator[AnswerEv
     is_grounded = measured.score >= course.doors.min_groundedness
     if not is_grounded:
         yield course.note(f"Little of this stands on your code (groundedness {measured.score:.2f}).")
-    if course.quotes and not (is_grounded and measured.cited_sentences):
+    stands_alone = course.doors.words_alone and is_grounded and measured.cited_sentences
+    if course.quotes and not stands_alone:
         yield course.quote(CODES_WORDS.lstrip("\n" if not course.written else ""))
 
 

@@ -39,7 +39,7 @@ class Doors:
     each repository; None: what is in service. `not_read`: how far the tree is read since the start, "" when all of it.
 
     How far the model is trusted: `code_first` quotes the lines that answer at once and holds the model's words back
-    until they are checked; words below `min_groundedness` are never shown alone.
+    until they are checked; words below `min_groundedness` are never shown alone, and none are without `words_alone`.
     """
 
     search: Search
@@ -56,3 +56,4 @@ class Doors:
     not_read: Callable[[], str] = lambda: ""
     code_first: bool = False
     min_groundedness: float = MIN_GROUNDEDNESS
+    words_alone: bool = True

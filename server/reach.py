@@ -162,6 +162,7 @@ def _narrowed(backend: Backend, asker: Asker, everything: frozenset[str]) -> tup
             lambda name: False,
             code_first=backend.doors.code_first,
             min_groundedness=backend.doors.min_groundedness,
+            words_alone=backend.doors.words_alone,
         )
         return Nothing(), nothing
     if asker.name == OWNER_NAME:

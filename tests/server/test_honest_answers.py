@@ -100,6 +100,11 @@ async def test_a_larger_models_grounded_words_stand_alone(ask):
     assert (done.answer, done.groundedness, done.notices) == (GROUNDED, 1.0, ())
 
 
+async def test_a_small_models_grounded_words_never_stand_alone(ask):
+    done = await ask(GROUNDED, words_alone=False)
+    assert done.answer.startswith(f"{GROUNDED}\n\nWhat the code says:\n\n`load` in `app.py`")
+
+
 async def test_names_that_exist_nowhere_are_flagged(ask):
     done = await ask(INVENTED, knows=lambda name: name == "open_safely")
     assert "Named in the answer, and nowhere in the index: `NoSuchThing`." in done.notices
