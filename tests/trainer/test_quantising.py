@@ -11,6 +11,9 @@ from safetensors.torch import load_file
 from server.base_model import BaseModel
 from server.quantise import QuantiseError, main, quantise
 
+# compressed-tensors compiles a function as it is imported, and torch warns of a decorator of its own.
+pytestmark = pytest.mark.filterwarnings("ignore:.torch.jit.:DeprecationWarning")
+
 
 def test_each_weight_is_rounded_by_at_most_half_a_step(tiny_base: BaseModel, tmp_path: Path) -> None:
     out = quantise(tiny_base.folder, "W8A8", tmp_path / "rounded")
