@@ -7,13 +7,12 @@ prefill of 256 tokens took 38 s where the merged layer took 0.4 s.
 from __future__ import annotations
 
 import json
-import shutil
 import sys
-import tempfile
 from pathlib import Path
 
 from server.adapter import MANIFEST
 from server.adapter_files import check_files, digests
+from server.model_folder import copy_tokenizer, made_whole
 
 # Written into the folder last: a folder without it is not whole.
 DONE = "merged.json"
@@ -33,16 +32,8 @@ def merge(base: Path, adapter: Path, out: Path) -> Path:
         return out
     if fault := check_files(adapter) or _what_changed(adapter):
         raise MergeError(f"{adapter}: {fault}")
-    out.parent.mkdir(parents=True, exist_ok=True)
-    staging = Path(tempfile.mkdtemp(prefix=".merging-", dir=out.parent))
-    try:
+    with made_whole(out, DONE) as staging:
         _merge_into(base, adapter, staging)
-        (staging / DONE).write_text("{}\n")
-        shutil.rmtree(out, ignore_errors=True)
-        staging.chmod(0o755)
-        staging.rename(out)
-    finally:
-        shutil.rmtree(staging, ignore_errors=True)
     return out
 
 
@@ -68,14 +59,7 @@ def _merge_into(base: Path, adapter: Path, staging: Path) -> None:
     except (RuntimeError, ValueError) as error:
         raise MergeError(f"{adapter.name} does not fit {base.name}: {str(error).splitlines()[0]}") from error
     merged.to(torch.bfloat16).save_pretrained(staging)
-    for file in base.iterdir():
-        # The tokenizer as it is in the base model's folder, byte for byte; peft and transformers would rewrite it.
-        if (
-            file.is_file()
-            and not (staging / file.name).exists()
-            and file.suffix in {".json", ".jinja", ".txt", ".model"}
-        ):
-            shutil.copyfile(file, staging / file.name)
+    copy_tokenizer(base, staging)
 
 
 def main(arguments: list[str]) -> int:

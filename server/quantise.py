@@ -5,11 +5,11 @@ Rounded to nearest, without calibration: it takes seconds, needs no text, and a 
 
 from __future__ import annotations
 
-import shutil
 import sys
-import tempfile
 from pathlib import Path
 from typing import Any, Literal
+
+from server.model_folder import copy_tokenizer, made_whole
 
 # Schemes of compressed-tensors for which vLLM has kernels on a CPU: int8 weights (a scale a row) with activations
 # rounded as they come, and int4 weights with a scale for `GROUP` of them.
@@ -31,16 +31,8 @@ def quantise(model: Path, scheme: Scheme, out: Path) -> Path:
     """
     if (out / DONE).is_file():
         return out
-    out.parent.mkdir(parents=True, exist_ok=True)
-    staging = Path(tempfile.mkdtemp(prefix=".quantising-", dir=out.parent))
-    try:
+    with made_whole(out, DONE) as staging:
         _quantise_into(model, scheme, staging)
-        (staging / DONE).write_text("{}\n")
-        shutil.rmtree(out, ignore_errors=True)
-        staging.chmod(0o755)
-        staging.rename(out)
-    finally:
-        shutil.rmtree(staging, ignore_errors=True)
     return out
 
 
@@ -55,10 +47,7 @@ def _quantise_into(folder: Path, scheme: Scheme, staging: Path) -> None:
     compressor.compress_model(model)
     model.save_pretrained(staging)
     compressor.update_config(staging)
-    for file in folder.iterdir():
-        is_more = file.is_file() and not (staging / file.name).exists()
-        if is_more and file.suffix in {".json", ".jinja", ".txt", ".model"}:
-            shutil.copyfile(file, staging / file.name)
+    copy_tokenizer(folder, staging)
 
 
 def _set_scales(model: Any, scheme: Scheme) -> None:
