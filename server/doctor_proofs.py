@@ -18,6 +18,7 @@ from server.adapter_files import WEIGHTS, updates_something
 from server.base_model import BaseModel
 from server.doctor import Finding
 from server.engine import living_engines
+from server.quantise import before_rounding
 
 CANARY = "nightschool_canary_{}.py"
 CANARY_WITHIN_S = 15.0
@@ -87,7 +88,8 @@ def prove_adapter(adapter: Adapter, base: BaseModel, served: Path | None) -> Fin
         return Finding("adapter", True, f"{adapter.version} is chosen; no engine runs that could serve it")
     todo = f"delete {served} and restart: `nightschool stop`, `nightschool serve`"
     try:
-        likeness = fingerprint(adapter.folder, base.folder, served)
+        # Rounding moves each weight by more than an adapter does: what was rounded is compared.
+        likeness = fingerprint(adapter.folder, base.folder, before_rounding(served))
     except (OSError, KeyError, ValueError) as error:
         return Finding("adapter", False, f"the served weights cannot be compared: {error}", todo)
     if likeness is None:

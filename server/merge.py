@@ -32,7 +32,7 @@ def merge(base: Path, adapter: Path, out: Path) -> Path:
         return out
     if fault := check_files(adapter) or _what_changed(adapter):
         raise MergeError(f"{adapter}: {fault}")
-    with made_whole(out, DONE) as staging:
+    with made_whole(out, DONE, base) as staging:
         _merge_into(base, adapter, staging)
     return out
 

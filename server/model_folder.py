@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -10,16 +11,16 @@ from pathlib import Path
 
 
 @contextmanager
-def made_whole(out: Path, done: str) -> Iterator[Path]:
+def made_whole(out: Path, done: str, origin: Path) -> Iterator[Path]:
     """A folder to fill, which becomes `out` when the block ends and is deleted when it fails.
 
-    The file `done` is written last: an `out` without it is not whole, and is replaced.
+    The file `done` is written last and names `origin`: an `out` without it is not whole, and is replaced.
     """
     out.parent.mkdir(parents=True, exist_ok=True)
     staging = Path(tempfile.mkdtemp(prefix=f".making-{out.name}-", dir=out.parent))
     try:
         yield staging
-        (staging / done).write_text("{}\n")
+        (staging / done).write_text(json.dumps({"from": str(origin)}) + "\n")
         shutil.rmtree(out, ignore_errors=True)
         staging.chmod(0o755)
         staging.rename(out)

@@ -5,6 +5,7 @@ Rounded to nearest, without calibration: it takes seconds, needs no text, and a 
 
 from __future__ import annotations
 
+import json
 import sys
 from pathlib import Path
 from typing import Any, Literal
@@ -19,6 +20,14 @@ GROUP = 64  # the usual 128 does not divide SmolLM2's width of 576
 DONE = "quantised.json"
 
 
+def before_rounding(folder: Path) -> Path:
+    """The folder whose weights were rounded into `folder`; `folder` itself when they are not rounded."""
+    try:
+        return Path(json.loads((folder / DONE).read_text("utf-8"))["from"])
+    except FileNotFoundError:
+        return folder
+
+
 class QuantiseError(Exception):
     """The weights could not be rounded; the message says why."""
 
@@ -31,7 +40,7 @@ def quantise(model: Path, scheme: Scheme, out: Path) -> Path:
     """
     if (out / DONE).is_file():
         return out
-    with made_whole(out, DONE) as staging:
+    with made_whole(out, DONE, model) as staging:
         _quantise_into(model, scheme, staging)
     return out
 

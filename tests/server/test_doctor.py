@@ -2,6 +2,7 @@
 
 import json
 import socket
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -9,8 +10,11 @@ from safetensors.torch import save_file
 
 from indexer.settings import IndexerSettings
 from indexer.workspace import Workspace
+from server.base_model import BaseModel
 from server.doctor import cluster, coverage, engine, token_mode, versions, watches
-from server.doctor_proofs import CANARY, fingerprint, prove_freshness
+from server.doctor_proofs import CANARY, fingerprint, prove_adapter, prove_freshness
+from server.model_folder import made_whole
+from server.quantise import DONE
 
 READY = {"engine": {"name": "ready", "reason": ""}, "base_model": "b", "adapter": None}
 
@@ -107,6 +111,17 @@ def test_an_adapter_is_known_again_in_its_merged_weights_only(weights):
     assert fingerprint(adapter, base, merged) > 0.9
     assert abs(fingerprint(adapter, base, base)) < 0.1  # the bare base model is served
     assert fingerprint(adapter, merged, base) < -0.9
+
+
+def test_rounded_weights_are_compared_as_they_were_before(weights, tmp_path):
+    adapter, base, merged = weights
+    base_model = BaseModel("m", "", "", base, "", 4096, "", None, 1, "asked for")
+    for origin, is_in in ((merged, True), (base, False)):
+        with made_whole(tmp_path / "rounded", DONE, origin) as rounded:
+            name = "model.layers.0.self_attn.q_proj.weight"
+            save_file({name: torch.ones(64, 64, dtype=torch.int8)}, rounded / "model.safetensors")
+        known = SimpleNamespace(folder=adapter, version="v1")
+        assert prove_adapter(known, base_model, tmp_path / "rounded").ok is is_in
 
 
 def test_another_shape_is_an_error_that_says_so(weights):
