@@ -74,12 +74,13 @@ def chroma_folder(parts: Parts) -> Path:
 def close_parts(parts: Parts) -> None:
     parts.lexical.close()
     parts.catalogue.close()
-    if parts.store is not None:
-        parts.store.close()
+    store, parts.store = parts.store, None
+    if store is not None:
+        store.close()
     if parts.commons is not None:
         return  # they are the fleet's to close
     parts.cache.close()
-    if parts.store is not None and not parts.settings.chroma:
+    if store is not None and not parts.settings.chroma:
         forget_client(chroma_folder(parts))
 
 

@@ -102,15 +102,21 @@ class Store:
             return [(str(id), _similarity(distance)) for id, distance in pairs]
 
     def _in_memory(self) -> Nearest | None:
-        """All of a small collection; None when it is too large, or not ours alone."""
+        """All of a small collection; None when it is too large, not ours alone, or being written first."""
         if self._is_small and self._near is None:
             with self._near_lock:
                 self._leave_if_large(self.count())
                 if self._is_small:
-                    found = self._call("get", include=["embeddings"])
-                    rows = np.asarray(found["embeddings"], np.float32)
-                    self._near = Nearest(found["ids"], rows / np.linalg.norm(rows, axis=-1, keepdims=True))
+                    self._near = self._read_all()
         return self._near
+
+    def _read_all(self) -> Nearest | None:
+        """All of it; None when this met the first write: Chroma (1.5.9) then has ids whose embeddings it lacks."""
+        found = self._call("get", include=["embeddings"])
+        rows = np.asarray(found["embeddings"], np.float32)
+        if len(rows) != len(found["ids"]):
+            return None
+        return Nearest(found["ids"], rows / np.linalg.norm(rows, axis=-1, keepdims=True))
 
     def _leave_if_large(self, count: int) -> None:
         if count > EXACT_UP_TO:

@@ -83,9 +83,12 @@ class Storing:
         """What `find` finds; while the store is opened by the watcher, or is damaged: by words only."""
         if not self.is_watched and not self.fault:
             self.open_now()
+        asked = self._parts.store
         try:
             return find()
         except StoreDamaged as error:
+            if self._parts.store is not asked:  # let go of meanwhile, for a new one or with its repository: no damage
+                return self.with_store(find)
             self._mend(error)
             return find()
 

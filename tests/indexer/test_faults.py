@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from indexer.index import IndexUnavailable
+from indexer.opening import next_generation, put_in_service
 
 ROOT = Path(__file__).parents[2]
 INDEXING = """
@@ -146,3 +147,22 @@ def test_too_much_that_is_dead_makes_a_new_collection_beside_the_old(write, open
     with opened() as index:
         assert index.search("fresh", 1)[0].symbol == "fresh"
         assert index._parts.store.name.endswith("g2")
+
+
+def test_a_collection_that_is_replaced_under_a_search_is_no_damage(write, workspace, opened):
+    with opened() as index:
+        fill(write, 4)
+        index.update()
+        parts, asked = index._parts, []
+
+        def find():
+            asked.append(parts.store)
+            if len(asked) == 1:
+                put_in_service(parts, next_generation(parts, asked[0]))
+                asked[0].delete()
+                return asked[0].search(parts.embedder.embed(["function"])[0], 3)
+            return "found"
+
+        assert index._storing.with_store(find) == "found"
+        assert parts.store is asked[1] is not asked[0]
+        assert not list(workspace.state.rglob("quarantine/*"))

@@ -387,6 +387,7 @@ async def test_search_goes_on_while_a_repository_is_added_and_removed(two, place
 
         await asyncio.gather(asyncio.to_thread(ask), asyncio.to_thread(change))
     assert faults == []
+    assert not list(place.root.rglob("quarantine/*")), "a repository that goes is no damage to what the others share"
 
 
 def test_an_editor_opens_and_names_the_files_of_a_fleet_where_they_lie(two, place):
