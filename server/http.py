@@ -12,7 +12,7 @@ from typing import Annotated, Any
 
 from fastapi import FastAPI, Query, Request
 from fastapi.encoders import jsonable_encoder
-from fastapi.responses import JSONResponse, Response, StreamingResponse
+from fastapi.responses import JSONResponse, Response
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.exceptions import HTTPException
 
@@ -21,33 +21,24 @@ from indexer.index import IndexState, IndexUnavailable, UpdateReport
 from server.adapter import promote, rollback
 from server.answering import Answers, Ask, Queue, TooManyQuestions, named_events
 from server.asker import Asker
-from server.assist import AnswerEvent, Done, Wish
+from server.assist import AnswerEvent, Wish
 from server.audit import AUDIT_FILE, Audit, AuditLog
 from server.auth import Gate, Rules
 from server.backend import Backend
 from server.client import BackendUnavailable, Event
-from server.embeddings_api import EmbeddingRequest, embeddings_json
 from server.engine_api import add_engine_routes
 from server.feedback import Feedback
 from server.feedback_api import FeedbackBody
-from server.fim_api import CompletionRequest, read_completion, text_completion_json
 from server.fleet_sync import status_json, update_one
-from server.generation import Finish, Sampling
+from server.generation import Sampling
 from server.http_errors import add_errors
 from server.leaving import unless_left
 from server.logs import RequestLog
 from server.mcp import Doors as McpDoors
 from server.mcp import McpSessions, own_client
 from server.metrics import CONTENT_TYPE, Metrics
-from server.openai_api import (
-    CHAT_ID_PREFIX,
-    MODEL_IN_SERVICE,
-    ChatRequest,
-    completion_json,
-    completion_stream,
-    new_id,
-    read_chat,
-)
+from server.openai_api import CHAT_ID_PREFIX, new_id
+from server.openai_routes import add_openai_routes
 from server.openapi import complete_openapi
 from server.places import places_in
 from server.prompt import Question, Turn
@@ -55,6 +46,7 @@ from server.reach import Reach, reach
 from server.roster import Roster, SignOn
 from server.serving import Serving
 from server.shapes import Json, code_json, done_json, search_json
+from server.streaming import last_event, streaming
 from server.team import OWNER_NAME
 from server.ui import add_ui_routes
 
@@ -109,6 +101,7 @@ def make_app(backend: Backend, token: str) -> FastAPI:
     app.state.queue = Queue(backend.settings.queue)
     answers = Answers(backend, app.state.queue, metrics, Feedback(backend.workspace))
     _add_answer_routes(app, backend, answers)
+    add_openai_routes(app, backend, answers)
     _add_adapter_routes(app, backend)
     add_engine_routes(app, backend)
 
@@ -236,53 +229,8 @@ def _add_answer_routes(app: FastAPI, backend: Backend, answers: Answers) -> None
         answer_id = new_id()
         events = answers.begin(_read_ask(body, backend), answer_id, "ask", request.state.asker)
         if "text/event-stream" in request.headers.get("accept", ""):
-            return await _streaming(request, events, lambda events: _ask_stream(events, answer_id))
-        return JSONResponse({"id": answer_id, **done_json(await unless_left(request, _last(events)))})
-
-    @app.post("/v1/chat/completions", summary="OpenAI's chat completions, with retrieval inside")
-    async def chat(body: ChatRequest, request: Request) -> Response:
-        asked, answer_id = read_chat(body, backend.serving.base_model.name, backend.settings), new_id()
-        events = answers.begin(asked, answer_id, "chat", request.state.asker)
-        if body.stream:
-            usage = body.stream_options is not None and body.stream_options.include_usage
-            shape = partial(completion_stream, answer_id=answer_id, model=body.model, usage=usage)
-            return await _streaming(request, events, shape)
-        return JSONResponse(completion_json(await unless_left(request, _last(events)), answer_id, body.model))
-
-    @app.post("/v1/completions", summary="Fill in the middle, for editors")
-    async def completions(body: CompletionRequest, request: Request) -> Json:
-        prompt, sampling = read_completion(body, backend.serving.base_model, backend.settings)
-
-        async def complete() -> AsyncGenerator[str | Finish]:
-            async with (
-                _of(request, backend).borrow(None) as engine,
-                aclosing(engine.complete(prompt, sampling)) as pieces,
-            ):
-                async for piece in pieces:
-                    yield piece
-
-        pieces = answers.queue.held(complete(), request.state.asker.name)
-        whole = text_completion_json(await unless_left(request, _all(pieces)), body.model)
-        answers.metrics.note_tokens(whole["usage"]["prompt_tokens"], whole["usage"]["completion_tokens"])
-        return whole
-
-    @app.post("/v1/embeddings", summary="Embeddings by the index's embedder")
-    async def embeddings(body: EmbeddingRequest) -> Json:
-        index = backend.keeper.index
-        texts = body.texts(index.embedder_name)
-        return embeddings_json(await asyncio.to_thread(index.embed, texts), body, index.embedder_name)
-
-    @app.get("/v1/models", summary="The adapter in service, the kept versions, the base model")
-    async def models(request: Request) -> Json:
-        base, reached = backend.serving.base_model.name, _of(request, backend)
-        adapters = await asyncio.to_thread(reached.adapters)
-        about: list[Json] = [{"id": MODEL_IN_SERVICE, "root": reached.adapter or base, "parent": base}]
-        about += [{"id": adapter.version, "root": adapter.version, "parent": base} for adapter in adapters]
-        about.append({"id": base, "root": base, "parent": None})
-        return {
-            "object": "list",
-            "data": [{"object": "model", "created": 0, "owned_by": "nightschool", **m} for m in about],
-        }
+            return await streaming(request, events, lambda events: _ask_stream(events, answer_id))
+        return JSONResponse({"id": answer_id, **done_json(await unless_left(request, last_event(events)))})
 
 
 def _add_adapter_routes(app: FastAPI, backend: Backend) -> None:
@@ -340,43 +288,6 @@ async def _ask_stream(events: AsyncGenerator[AnswerEvent], answer_id: str) -> As
     async with aclosing(named_events(events, answer_id)) as named:
         async for event in named:
             yield _sse(event.name, event.data)
-
-
-async def _streaming(request: Request, events: AsyncGenerator[AnswerEvent], shape: Any) -> StreamingResponse:
-    """A stream whose first event has come: what fails before it is an error status, not a broken stream."""
-    first = await unless_left(request, _first(events))
-
-    async def all_events() -> AsyncGenerator[AnswerEvent]:
-        # Closed from outside when the reader leaves, which must stop the engine's work at once.
-        async with aclosing(events):
-            yield first
-            async for event in events:
-                yield event
-
-    async def lines() -> AsyncGenerator[bytes]:
-        async with aclosing(all_events()) as every, aclosing(shape(every)) as shaped:
-            async for line in shaped:
-                yield line
-
-    return StreamingResponse(lines(), media_type="text/event-stream", headers={"Cache-Control": "no-store"})
-
-
-async def _first(events: AsyncGenerator[AnswerEvent]) -> AnswerEvent:
-    return await anext(events)
-
-
-async def _all(pieces: AsyncGenerator[str | Finish]) -> list[str | Finish]:
-    async with aclosing(pieces):
-        return [piece async for piece in pieces]
-
-
-async def _last(events: AsyncGenerator[AnswerEvent]) -> Done:
-    done: Done | None = None
-    async with aclosing(events):
-        async for event in events:
-            done = event if isinstance(event, Done) else done
-    assert done is not None
-    return done
 
 
 def _sse(name: str, data: Mapping[str, Any]) -> bytes:
