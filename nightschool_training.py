@@ -52,13 +52,20 @@ def collect_corpus(place: Workspace, base: BaseModel) -> dict[str, Any]:
 
 
 def train_adapter(place: Workspace, base: BaseModel, budget: float | None) -> Adapter:
-    """Train on the newest corpus, for `budget` minutes at most, and put the adapter in service."""
+    """Train on the newest corpus, for `budget` minutes at most, and put the adapter in service. Raises `NightBusy`."""
     from trainer.night import Workshop, run_training
+    from trainer.only_one import only_one
+    from trainer.stages import resting
 
     if budget is not None:
         os.environ["NIGHTSCHOOL_TRAINER__BUDGET_MINUTES"] = str(budget)
-    with _watch("training") as tell:
-        return run_training(Workshop(place, trainer_settings_of(place), base, tell)).adapter
+    settings = trainer_settings_of(place)
+    with (
+        _watch("training") as tell,
+        only_one(place),
+        resting(_rest(place), settings.budget_minutes, tell),
+    ):
+        return run_training(Workshop(place, settings, base, tell)).adapter
 
 
 def _check_engine(place: Workspace, base: BaseModel, adapter: Adapter) -> Served:
@@ -71,13 +78,18 @@ def _check_engine(place: Workspace, base: BaseModel, adapter: Adapter) -> Served
 
 
 def _rest(place: Workspace) -> Rest | None:
-    """The backend's engine asleep, as [trainer] engine says; None where no backend runs, or it is to answer on."""
+    """The backend's engine asleep, as [trainer] engine says; None where no backend runs, or it is to answer on.
+
+    A repository of a fleet is answered for by the fleet's backend, whose queue of nights it is in.
+    """
     from indexer.gpu import has_gpu
+    from indexer.workspace import Workspace
     from server.client import read_backend
 
-    if not trainer_settings_of(place).engine_sleeps(has_gpu()) or read_backend(place) is None:
+    served = Workspace(place.settings_folder) if place.settings_folder else place
+    if not trainer_settings_of(place).engine_sleeps(has_gpu()) or read_backend(served) is None:
         return None
-    return lambda minutes: _asleep(place, minutes)
+    return lambda minutes: _asleep(served, minutes)
 
 
 @contextmanager

@@ -8,10 +8,12 @@ import sys
 from contextlib import aclosing, asynccontextmanager, suppress
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from functools import partial
 
 import psutil
 import pytest
 
+from indexer.workspace import Workspace
 from nightschool_training import FRONT
 from server.auth import read_or_make_token
 from server.base_model import BaseModel
@@ -196,19 +198,21 @@ async def test_a_file_that_is_no_time_is_no_night(text, serving, place, night):
         assert not (place.state / "engine_sleep").exists()
 
 
+@pytest.mark.parametrize("of_a_fleet", [False, True])
 async def test_the_night_asks_the_backend_and_wakes_the_engine_when_it_fails(
-    serving, starts, night, place, make_backend, live_app, monkeypatch
+    of_a_fleet, serving, starts, night, place, make_backend, live_app, monkeypatch, tmp_path
 ):
     monkeypatch.setenv("NIGHTSCHOOL_TRAINER__ENGINE", "sleep")
-    rest = FRONT.rest
-    assert rest(place) is None, "no backend runs"
+    studied = Workspace(tmp_path, settings_folder=place.root) if of_a_fleet else place
+    rest = partial(FRONT.rest, studied)
+    assert rest() is None, "no backend runs"
     token = read_or_make_token(place)
     async with running(serving), live_app(make_app(replace(make_backend(), serving=serving), token)) as url:
         about = {"pid": os.getpid(), "process_started": psutil.Process().create_time(), "url": url}
         (place.state / "backend.json").write_text(json.dumps(about))
 
         def fail() -> None:
-            with rest(place)(10) as fault:
+            with rest()(10) as fault:
                 assert fault == ""
                 assert serving.state.name == "asleep"
                 raise MemoryError
@@ -220,9 +224,9 @@ async def test_the_night_asks_the_backend_and_wakes_the_engine_when_it_fails(
         night.kill()
 
         def too_late() -> str:
-            with rest(place)(10) as fault:
+            with rest()(10) as fault:
                 return str(fault)
 
         assert "no night is running" in await asyncio.to_thread(too_late)
         monkeypatch.setenv("NIGHTSCHOOL_TRAINER__ENGINE", "share")
-        assert rest(place) is None
+        assert rest() is None

@@ -49,14 +49,14 @@ def workspace(tmp_path: Path, tiny_base: BaseModel) -> Workspace:
 
 
 @pytest.fixture
-def night(cli: Any, workspace: Workspace, tmp_path: Path) -> Callable[[Path], str]:
+def night(cli: Any, workspace: Workspace, tmp_path: Path) -> Callable[..., str]:
     """Runs the command on a base model's folder; its one line, when it failed as it should and nothing was lost."""
 
-    def run(base: Path) -> str:
+    def run(base: Path, command: str = "night") -> str:
         before = contents(workspace.adapters)
         cache = str(tmp_path / "models")
         settings = {"NIGHTSCHOOL_SERVER__MODEL": str(base), "NIGHTSCHOOL_SERVER__MODELS_CACHE": cache}
-        failed = cli("night", "--json", cwd=workspace.root, NIGHTSCHOOL_CORPUS__GENERATOR="off", **settings)
+        failed = cli(command, "--json", cwd=workspace.root, NIGHTSCHOOL_CORPUS__GENERATOR="off", **settings)
         assert (failed.returncode, failed.stdout) == (1, ""), failed.stderr
         assert contents(workspace.adapters) == before
         lines = [line for line in failed.stderr.splitlines() if line.startswith("nightschool: ")]
@@ -97,12 +97,13 @@ def test_a_base_model_whose_weights_are_cut_off(
     assert str(damaged) in night(damaged)
 
 
-def test_a_night_that_is_started_beside_another(
-    night: Callable[[Path], str], workspace: Workspace, tiny_base: BaseModel
+@pytest.mark.parametrize("command", ["night", "train"])
+def test_what_trains_is_not_started_beside_a_night(
+    command: str, night: Callable[..., str], workspace: Workspace, tiny_base: BaseModel
 ) -> None:
     with workspace.night_lock.open("w") as lock:
         fcntl.lockf(lock, fcntl.LOCK_EX)
-        assert "a night is running in" in night(tiny_base.folder)
+        assert "a night is running in" in night(tiny_base.folder, command)
     assert not (workspace.state / "nights" / "last_failed.json").exists(), "the other one will tell"
 
 
