@@ -16,7 +16,7 @@ from indexer.search import Passage
 from server.assist import CODES_WORDS, MODELS_WORDS
 from server.citations import renumber
 from server.doors import Doors
-from server.extract import extract, write_extract
+from server.extract import extract, spelled_out, write_extract
 from server.grounding import MIN_GROUNDEDNESS, Groundedness, Sources, measure
 from server.prompt import Question
 from server.retrieval import MIN_SUPPORT, Found, retrieve
@@ -183,6 +183,7 @@ def _read(file: Path, tasks: Sequence[Task], doors: dict[str, Doors], rivals: Ri
 def _judge(row: dict[str, Any], task: Task, doors: dict[str, Doors], rivals: Rivals) -> Written:
     passages = [Passage(**one) for one in row["passages"]]
     text = renumber(row["text"], dict(enumerate(row["read"], 1)))
+    text += (pointed := spelled_out(text, passages))
     quotes = extract(task.text, passages)
     verified = range(1, len(passages) + 1)
     measured = measure(text, task.text, Sources(passages, quotes, verified, doors[task.repository].knows))
@@ -197,7 +198,7 @@ def _judge(row: dict[str, Any], task: Task, doors: dict[str, Doors], rivals: Riv
         holds(task, quoted),
         holds(task, quoted + (MODELS_WORDS + text if is_grounded else "") if quoted else text),
         holds(task, text + CODES_WORDS + quoted),
-        holds(task, text if is_grounded and measured.cited_sentences else text + CODES_WORDS + quoted),
+        holds(task, text if is_grounded and measured.cited_sentences and not pointed else text + CODES_WORDS + quoted),
         row["seconds"],
     )
 

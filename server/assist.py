@@ -18,7 +18,7 @@ from indexer.search import Passage
 from server.citations import Citation, check, cited, renumber, standing_behind
 from server.doors import Doors
 from server.engine import EngineError
-from server.extract import Quote, extract, write_extract
+from server.extract import Quote, extract, spelled_out, write_extract
 from server.generation import Finish, GenerationError, Model, Sampling
 from server.grounding import Groundedness, Sources, measure
 from server.prompt import Prompt, Question, Turn, render_prompt
@@ -113,6 +113,7 @@ class _Course:
     pieces: list[str] = field(default_factory=list)
     prompt: tuple[Turn, ...] = ()
     written: str = ""
+    is_pointing: bool = False  # the model wrote markers and no words
     measured: Groundedness | None = None
     finish: Finish | None = None
     adapter: str | None = None
@@ -213,7 +214,7 @@ def _named(names: Sequence[str]) -> str:
 
 async def _model_words(model: Model, course: _Course) -> AsyncGenerator[AnswerEvent]:
     """The completion as it is written; the lines of code after it when it does not stand on them, cites
-    nothing, or is of a small model."""
+    nothing, only points at them, or is of a small model."""
     async with aclosing(_write(model, course)) as texts:
         async for text in texts:
             yield course.say(text)
@@ -223,7 +224,7 @@ async def _model_words(model: Model, course: _Course) -> AsyncGenerator[AnswerEv
     is_grounded = measured.score >= course.doors.min_groundedness
     if not is_grounded:
         yield course.note(f"Little of this stands on your code (groundedness {measured.score:.2f}).")
-    stands_alone = course.doors.words_alone and is_grounded and measured.cited_sentences
+    stands_alone = course.doors.words_alone and is_grounded and measured.cited_sentences and not course.is_pointing
     if course.quotes and not stands_alone:
         yield course.quote(CODES_WORDS.lstrip("\n" if not course.written else ""))
 
@@ -253,8 +254,8 @@ async def _without_model(course: _Course, error: EngineError) -> AsyncGenerator[
 
 
 async def _write(model: Model, course: _Course) -> AsyncGenerator[str]:
-    """The completion's pieces, without secrets, its markers those of `found.passages` or gone; a piece that may be half
-    of a marker waits for the next."""
+    """The completion's pieces, without secrets, its markers those of `found.passages` or gone, and spelled out where it
+    says nothing else; a piece that may be half of a marker waits for the next."""
     prompt = _render(model, course)
     numbers = _numbers(prompt.passages, course.found.passages)
     redactor, held = Redactor(), ""
@@ -275,6 +276,10 @@ async def _write(model: Model, course: _Course) -> AsyncGenerator[str]:
     if held := renumber(prompt.without_fences(held + redactor.close()), numbers).rstrip():
         course.written += held
         yield held
+    if missing := spelled_out(course.written, course.found.passages):
+        course.is_pointing = True
+        course.written += missing
+        yield missing
 
 
 def _render(model: Model, course: _Course) -> Prompt:

@@ -10,6 +10,7 @@ from math import log
 
 from indexer.search import Passage
 from indexer.tokens import STOPWORDS, tokens, word_tokens
+from server.citations import cited, renumber
 from server.prompt import visible
 from server.statements import beginning, defined_name, enclosing, indent_of, lines_of, statement
 
@@ -77,14 +78,33 @@ def write_extract(quotes: Sequence[Quote]) -> str:
     return "\n\n".join(map(_write_quote, quotes))
 
 
+def spelled_out(answer: str, passages: Sequence[Passage], most: int = 3) -> str:
+    """What is missing from an answer of nothing but markers: what and where each of them is; "" for any other answer.
+
+    Qwen2.5-Coder-1.5B, asked in which file something is, mostly answers `[1]`.
+    """
+    numbers = cited(answer, passages)[:most]
+    if not numbers or re.search(r"\w", renumber(answer, {})):
+        return ""
+    marked = [(n, passages[n - 1]) for n in numbers]
+    named = [f"{_name(p.symbol, p.path, [(p.start_line, p.end_line)])} [{n}]" for n, p in marked]
+    return f"\n\n{'; '.join(named)}"
+
+
 def _write_quote(quote: Quote) -> str:
-    what = f"{_ticked(quote.symbol)} in " if quote.symbol else ""
-    where = ", ".join(str(first) if first == last else f"{first}-{last}" for first, last in quote.spans)
-    lines = "line" if len(quote.spans) == 1 and quote.spans[0][0] == quote.spans[0][1] else "lines"
+    named = _name(quote.symbol, quote.passage.path, quote.spans)
     code = visible("\n".join(quote.lines))
     fence = "`" * max([3, *(len(ticks) + 1 for ticks in re.findall(r"`{3,}", code))])
     block = f"{fence}{quote.passage.language}\n{code}\n{fence}"
-    return f"{what}{_ticked(quote.passage.path)}, {lines} {where} [{quote.number}]:\n\n{block}"
+    return f"{named} [{quote.number}]:\n\n{block}"
+
+
+def _name(symbol: str, path: str, spans: Sequence[tuple[int, int]]) -> str:
+    """What it is, and where, as Markdown."""
+    what = f"{_ticked(symbol)} in " if symbol else ""
+    where = ", ".join(str(first) if first == last else f"{first}-{last}" for first, last in spans)
+    lines = "line" if len(spans) == 1 and spans[0][0] == spans[0][1] else "lines"
+    return f"{what}{_ticked(path)}, {lines} {where}"
 
 
 def _ticked(name: str) -> str:

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from indexer.search import Passage
-from server.extract import extract, write_extract
+from server.extract import extract, spelled_out, write_extract
 
 SIGNER = '''class Signer:
     """Signs text."""
@@ -126,3 +126,19 @@ def test_whatever_the_text_quotes_are_lines_of_it(text, question):
     for quote in extract(question, [passage]):
         assert set(quote.lines) <= {*lines, "…"}
         assert all(5 <= first <= last <= passage.end_line for first, last in quote.spans)
+
+
+@pytest.mark.parametrize(
+    ("answer", "missing"),
+    [
+        ("[2]", "\n\n`run` in `src/config.py`, lines 1-6 [2]"),
+        (" [2].\n", "\n\n`run` in `src/config.py`, lines 1-6 [2]"),
+        ("[2][1][9]", "\n\n`run` in `src/config.py`, lines 1-6 [2]; `run` in `src/sign.py`, lines 11-29 [1]"),
+        ("In [2]", ""),
+        ("1 [2]", ""),
+        ("[9]", ""),
+        ("", ""),
+    ],
+)
+def test_an_answer_of_markers_alone_is_spelled_out_and_no_other(answer, missing, found):
+    assert spelled_out(answer, found) == missing

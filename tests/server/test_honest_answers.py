@@ -9,7 +9,7 @@ import pytest
 
 from indexer.index import IndexUnavailable
 from server.adapter import UnknownAdapter
-from server.assist import Text, Wish, answer
+from server.assist import CODES_WORDS, Text, Wish, answer
 from server.engine import EngineError
 from server.generation import GenerationError
 from server.prompt import Question, Turn
@@ -61,6 +61,14 @@ async def test_a_small_models_grounded_words_follow_the_code(ask):
     assert done.answer.startswith(QUOTED)
     assert done.answer.endswith(f"which may be wrong where the code above is not:\n\n{GROUNDED}")
     assert not [n for n in done.notices if "left out" in n]
+
+
+@pytest.mark.parametrize("script", [["[1]"], ["[", "1", "]"], ["[1].\n"]])
+async def test_a_marker_without_words_says_what_it_points_at_and_the_code_comes_with_it(script, ask):
+    done = await ask(script)
+    said = f"{''.join(script).rstrip()}\n\n`run` in `app.py`, lines 1-4 [1]"
+    assert done.answer.startswith(f"{said}{CODES_WORDS}{QUOTED}")
+    assert ([c.index for c in done.citations], done.notices) == ([1], ())
 
 
 async def test_the_code_comes_before_the_model_has_written_a_word(scripted, doors, passage):
