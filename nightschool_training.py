@@ -59,13 +59,10 @@ def train_adapter(place: Workspace, base: BaseModel, budget: float | None) -> Ad
 
     if budget is not None:
         os.environ["NIGHTSCHOOL_TRAINER__BUDGET_MINUTES"] = str(budget)
-    settings = trainer_settings_of(place)
-    with (
-        _watch("training") as tell,
-        only_one(place),
-        resting(_rest(place), settings.budget_minutes, tell),
-    ):
-        return run_training(Workshop(place, settings, base, tell)).adapter
+    with _watch("training") as tell, only_one(place):
+        workshop = Workshop(place, trainer_settings_of(place), base, tell, rest=_rest(place))
+        with resting(workshop, workshop.settings.budget_minutes):
+            return run_training(workshop).adapter
 
 
 def _check_engine(place: Workspace, base: BaseModel, adapter: Adapter) -> Served:

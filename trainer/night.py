@@ -18,7 +18,7 @@ from indexer.workspace import Workspace
 from server.adapter import Adapter, AdapterError, find_adapter, new_version, promote, prune, read_current
 from server.base_model import BaseModel
 from server.prompt import PROMPT_VERSION
-from trainer.generated import Generator, GeneratorError
+from trainer.generated import GeneratorError
 from trainer.job import Note, Stage
 from trainer.judge import Judged, compare_answers
 from trainer.learnt import learnt_since
@@ -26,7 +26,7 @@ from trainer.ledger import read_ledger
 from trainer.night_record import NightRecord, keep_record, new_record, send_to_webhook
 from trainer.night_state import NightState, last_finished, load_state, save_state, settings_mark
 from trainer.only_one import NightBusy, only_one
-from trainer.promote import Served, Verdict, decide
+from trainer.promote import Verdict, decide
 from trainer.proving import Proof, Proved, make_proof, prove
 from trainer.readiness import disk_needed, look_at_machine, too_little_changed, what_is_missing
 from trainer.report import NightReport, write_reports
@@ -34,7 +34,6 @@ from trainer.settings import TrainerSettings
 from trainer.sources.history import History, NoHistory
 from trainer.stages import (
     CorpusReport,
-    Rest,
     TrainingReport,
     Workshop,
     collect,
@@ -90,37 +89,28 @@ class NightPlan:
     disk_gb: float
 
 
-def run_night(
-    workshop: Workshop,
-    *,
-    force: bool = False,
-    check_engine: Callable[[Adapter], Served] | None = None,
-    judge: Generator | None = None,
-    rest: Rest | None = None,
-) -> NightReport:
+def run_night(workshop: Workshop, *, force: bool = False) -> NightReport:
     """From yesterday's code to a better adapter in service, or to the reason there is none.
 
-    `check_engine` says how a real engine takes an adapter; without one the gate has no such line.
-    `judge` compares answers, for the report alone. `rest` makes room from training until the decision.
     Raises `NightBusy`, `TrainingError`, `EmptyCorpus`; what is in service is then as it was.
     """
     workspace, settings, base, tell = workshop.workspace, workshop.settings, workshop.base, workshop.tell
     with only_one(workspace):
         state = _begin(workspace, settings, base)
-        if reason := _why_skip(workshop, state, force, rest):
+        if reason := _why_skip(workshop, state, force):
             return NightReport.skipped(state.night, reason)
         proof = _timed(state, "prepare", lambda: make_proof(workspace, settings, tell))
         corpus = _timed(state, "collect", lambda: collect(workshop, snapshot=proof.snapshot))
         in_service = _in_service(workspace, base)
-        with resting(rest, _minutes(settings, in_service), tell):
+        with resting(workshop, _minutes(settings, in_service)):
             if reason := what_is_missing(look_at_machine(workspace), settings, base):
                 return NightReport.skipped(state.night, reason)
             adapter = _timed(state, "train", lambda: _trained(workshop, corpus, state))
             proved = _timed(state, "evaluate", lambda: prove(workshop, proof, corpus, adapter, in_service))
-            if check_engine is not None:
+            if workshop.check_engine is not None:
                 tell(Stage("asking the engine"))
-                proved = replace(proved, evidence=replace(proved.evidence, served=check_engine(adapter)))
-        judged = _judged(workshop, proved, judge)
+                proved = replace(proved, evidence=replace(proved.evidence, served=workshop.check_engine(adapter)))
+        judged = _judged(workshop, proved)
         verdict = decide(proved.evidence, settings.margins())
         if verdict.promote:
             promote(workspace.adapters, adapter.version)
@@ -131,26 +121,19 @@ def run_night(
     return report
 
 
-def _judged(workshop: Workshop, proved: Proved, judge: Generator | None) -> Judged | None:
+def _judged(workshop: Workshop, proved: Proved) -> Judged | None:
     """What the judge says; None without one, without answers, or when it fails: a night does not hang on it."""
-    if judge is None or not proved.contests:
+    if workshop.judge is None or not proved.contests:
         return None
     workshop.tell(Stage(f"asking the judge about {len(proved.contests)} answers"))
     try:
-        return asyncio.run(compare_answers(proved.contests, judge))
+        return asyncio.run(compare_answers(proved.contests, workshop.judge))
     except GeneratorError as error:
         workshop.tell(Note(str(error)))
         return None
 
 
-def run_and_record(
-    workshop: Workshop,
-    *,
-    force: bool = False,
-    check_engine: Callable[[Adapter], Served] | None = None,
-    judge: Generator | None = None,
-    rest: Rest | None = None,
-) -> NightReport:
+def run_and_record(workshop: Workshop, *, force: bool = False) -> NightReport:
     """`run_night`, and whatever becomes of it is on disk (`trainer/night_record.py`) and told to the webhook."""
     began = datetime.now(UTC)
 
@@ -161,7 +144,7 @@ def run_and_record(
             workshop.tell(Note(fault))
 
     try:
-        report = run_night(workshop, force=force, check_engine=check_engine, judge=judge, rest=rest)
+        report = run_night(workshop, force=force)
     except NightBusy:  # the other one will tell
         raise
     except BaseException as error:  # the edge of a night: Ctrl-C too must not look like a night that went well
@@ -171,7 +154,7 @@ def run_and_record(
     return report
 
 
-def plan_night(workshop: Workshop, rest: Rest | None = None) -> NightPlan:
+def plan_night(workshop: Workshop) -> NightPlan:
     """What `run_night` would do now, without doing it."""
     workspace, settings, base = workshop.workspace, workshop.settings, workshop.base
     state = _begin(workspace, settings, base, keep=False)
@@ -180,7 +163,7 @@ def plan_night(workshop: Workshop, rest: Rest | None = None) -> NightPlan:
     minutes = _minutes(settings, _in_service(workspace, base))
     disk = (disk_needed(base, settings.hyper_parameters(has_gpu())) + text * 2) / 1e9
     return NightPlan(
-        _why_skip(workshop, state, rest=rest), proof.snapshot.commit,
+        _why_skip(workshop, state), proof.snapshot.commit,
         "newer code" if proof.is_next_day else "held-out files",
         len(proof.snapshot.files), text // 3, round(minutes, 1), round(disk, 2),
     )  # fmt: skip
@@ -212,11 +195,11 @@ def _begin(workspace: Workspace, settings: TrainerSettings, base: BaseModel, kee
     return state
 
 
-def _why_skip(workshop: Workshop, state: NightState, force: bool = False, rest: Rest | None = None) -> str:
+def _why_skip(workshop: Workshop, state: NightState, force: bool = False) -> str:
     """What the machine lacks (forced or not), or that too little has changed since the last night; "" for neither."""
     workspace, settings = workshop.workspace, workshop.settings
     machine = look_at_machine(workspace)
-    if rest is not None:  # the engine's memory will be free: looked at again when it is
+    if workshop.rest is not None:  # the engine's memory will be free: looked at again when it is
         machine = replace(machine, memory=_ROOM, gpu=None if machine.gpu is None else _ROOM)
     if missing := what_is_missing(machine, settings, workshop.base):
         return missing

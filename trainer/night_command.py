@@ -66,8 +66,10 @@ def _print_plan(front: Front, place: Workspace, as_json: bool) -> None:
     from trainer.night import Workshop, plan_night
     from trainer.settings import TrainerSettings
 
-    workshop = Workshop(place, TrainerSettings.read(place), front.base_model(place), lambda _: None)
-    plan = asdict(plan_night(workshop, front.rest(place)))
+    workshop = Workshop(
+        place, TrainerSettings.read(place), front.base_model(place), lambda _: None, rest=front.rest(place)
+    )
+    plan = asdict(plan_night(workshop))
     lines = (f"{name.replace('_', ' ')}: {value}" for name, value in plan.items())
     print(json.dumps(plan) if as_json else "\n".join(lines))
 
@@ -80,13 +82,12 @@ def run_one(front: Front, place: Workspace, force: bool, as_json: bool) -> None:
 
     base = front.base_model(place)
     with front.watch("night") as tell:
-        report = run_and_record(
-            Workshop(place, TrainerSettings.read(place), base, tell, generator=front.generator(place, base)),
-            force=force,
+        workshop = Workshop(
+            place, TrainerSettings.read(place), base, tell,
+            generator=front.generator(place, base), judge=front.judge(place), rest=front.rest(place),
             check_engine=lambda adapter: front.check_engine(place, base, adapter),
-            judge=front.judge(place),
-            rest=front.rest(place),
-        )
+        )  # fmt: skip
+        report = run_and_record(workshop, force=force)
     if as_json:
         print(report.to_json())
         return

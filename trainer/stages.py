@@ -23,6 +23,7 @@ from trainer.generated import Generator, Page, general_orders, page_orders, writ
 from trainer.job import Note, Stage, TrainingError, TrainingEvent, TrainingJob
 from trainer.ledger import Ledger, read_ledger
 from trainer.process import Runner, run_job
+from trainer.promote import Served
 from trainer.settings import TrainerSettings
 from trainer.sources.document import Document
 from trainer.sources.documents import collect_documents
@@ -77,7 +78,9 @@ class TrainingReport:
 class Workshop:
     """What a stage works with: the workspace, its settings, the base model, whom it tells, how it starts processes.
 
-    Without a `generator` there are the conversations that need none, and those that one wrote before.
+    Without a `generator` there are the conversations that need none, and those that one wrote before. `check_engine`
+    says how a real engine takes an adapter; without one the gate has no such line. `judge` compares answers, for the
+    report alone. `rest` makes room from training until the decision.
     """
 
     workspace: Workspace
@@ -86,14 +89,17 @@ class Workshop:
     tell: OnProgress
     runner: Runner = run_job
     generator: Generator | None = None
+    check_engine: Callable[[Adapter], Served] | None = None
+    judge: Generator | None = None
+    rest: Rest | None = None
 
 
 @contextmanager
-def resting(rest: Rest | None, minutes: float, tell: OnProgress) -> Iterator[None]:
+def resting(workshop: Workshop, minutes: float) -> Iterator[None]:
     """The engine asleep while inside, where there is one that should be; that it is not is told."""
-    with rest(minutes) if rest else nullcontext("") as fault:
+    with workshop.rest(minutes) if workshop.rest else nullcontext("") as fault:
         if fault:
-            tell(Note(f"the backend's engine does not sleep: {fault}"))
+            workshop.tell(Note(f"the backend's engine does not sleep: {fault}"))
         yield
 
 

@@ -29,7 +29,7 @@ from trainer.ledger import read_ledger
 from trainer.only_one import only_one
 from trainer.presets import Preset
 from trainer.settings import TrainerSettings
-from trainer.stages import Rest, Workshop, make_job, newest_corpus, resting, run_training
+from trainer.stages import Workshop, make_job, newest_corpus, resting, run_training
 
 PROBES = 4
 # Pruned is what is worse than the median of the others at the same share of the run; first a few whole ones.
@@ -83,15 +83,12 @@ class SweepReport:
     adapter: Adapter | None
 
 
-def sweep(
-    workshop: Workshop, trials: int, trial_minutes: float, *, final: bool = True, rest: Rest | None = None
-) -> SweepReport:
+def sweep(workshop: Workshop, trials: int, trial_minutes: float, *, final: bool = True) -> SweepReport:
     """Try until there are `trials` whole or pruned ones, `trial_minutes` each; then train once with the best.
 
-    The first trial is the preset as it is set; `rest` makes room meanwhile. Raises `NightBusy`, and `TrainingError`
-    when no trial came to an end.
+    The first trial is the preset as it is set. Raises `NightBusy`, and `TrainingError` when no trial came to an end.
     """
-    with only_one(workshop.workspace), resting(rest, min(trials * trial_minutes, _DAY), workshop.tell):
+    with only_one(workshop.workspace), resting(workshop, min(trials * trial_minutes, _DAY)):
         corpus = newest_corpus(workshop.workspace)
         folder = workshop.workspace.state / "sweeps" / _mark(workshop, corpus, trial_minutes)
         folder.mkdir(parents=True, exist_ok=True)

@@ -39,8 +39,8 @@ def add_sweep(app: typer.Typer, front: Front) -> None:
         place = find_workspace(workspace)
         base = front.base_model(place)
         with front.watch("sweep") as tell:
-            workshop = Workshop(place, TrainerSettings.read(place), base, tell)
-            report = run_sweep(workshop, trials, minutes, final=final, rest=front.rest(place))
+            workshop = Workshop(place, TrainerSettings.read(place), base, tell, rest=front.rest(place))
+            report = run_sweep(workshop, trials, minutes, final=final)
         if as_json:
             print(json.dumps(_facts(report)))
             return

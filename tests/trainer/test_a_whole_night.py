@@ -67,7 +67,7 @@ def test_a_night_trains_on_the_past_proves_on_the_newer_code_and_promotes(
         yield "it says so"
         stages.append("rested")
 
-    report = run_night(Workshop(place, sees, tiny_base, listen, in_this_process), rest=rest)
+    report = run_night(Workshop(place, sees, tiny_base, listen, in_this_process, rest=rest))
     assert report.outcome == "promoted", report.verdict
     # The corpus may be written by the engine that is to sleep; training, proof and a trial engine need its memory.
     order = ["making examples", "rest 26", "training", "measuring base", "measuring candidate", "rested"]
@@ -133,11 +133,11 @@ def test_an_adapter_the_engine_cannot_load_is_not_promoted(
         raise GeneratorError("the judge has gone home")
         yield
 
-    report = run_night(
-        Workshop(place, SETTINGS, tiny_base, heard.append, in_this_process),
-        check_engine=lambda _: Served("it never answered"),
-        judge=Generator("a judge", gone),
-    )
+    workshop = Workshop(
+        place, SETTINGS, tiny_base, heard.append, in_this_process,
+        check_engine=lambda _: Served("it never answered"), judge=Generator("a judge", gone),
+    )  # fmt: skip
+    report = run_night(workshop)
     assert Note("the judge has gone home") in heard  # and the night went on
     assert report.judged is None
     assert (report.outcome, report.reason) == ("refused", "the engine loads it: it never answered")

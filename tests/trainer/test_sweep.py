@@ -39,7 +39,6 @@ def workshop(git_workspace: tuple[Path, Callable[..., str]], tiny_base: BaseMode
 
 
 def test_a_sweep_finds_better_values_than_a_bad_start_and_trains_with_them(workshop: Workshop) -> None:
-    slow = replace(workshop, settings=SETTINGS.model_copy(update={"learning_rate": 1e-3}))
     asked: list[float | None] = []
 
     @contextmanager
@@ -48,7 +47,8 @@ def test_a_sweep_finds_better_values_than_a_bad_start_and_trains_with_them(works
         yield ""
         asked.append(None)
 
-    report = sweep(slow, trials=6, trial_minutes=5, rest=rest)
+    slow = replace(workshop, settings=SETTINGS.model_copy(update={"learning_rate": 1e-3}), rest=rest)
+    report = sweep(slow, trials=6, trial_minutes=5)
     assert asked == [30, None]
     assert [trial.number for trial in report.trials] == list(range(6))
     first = report.trials[0]
