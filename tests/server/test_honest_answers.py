@@ -4,15 +4,18 @@ import asyncio
 import re
 from contextlib import aclosing
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 
 from indexer.index import IndexUnavailable
 from server.adapter import UnknownAdapter
 from server.assist import CODES_WORDS, Text, Wish, answer
+from server.backend import is_code_first
 from server.engine import EngineError
 from server.generation import GenerationError
 from server.prompt import Question, Turn
+from server.settings import ServerSettings
 
 CODE = "def load(path, max_age=30):\n    if not path:\n        raise MissingPath(path)\n    return read_all(path)\n"
 QUESTION = Question("Which exception does load raise for a missing path?")
@@ -69,6 +72,14 @@ async def test_a_marker_without_words_says_what_it_points_at_and_the_code_comes_
     said = f"{''.join(script).rstrip()}\n\n`run` in `app.py`, lines 1-4 [1]"
     assert done.answer.startswith(f"{said}{CODES_WORDS}{QUOTED}")
     assert ([c.index for c in done.citations], done.notices) == ([1], ())
+
+
+@pytest.mark.parametrize(
+    ("parameters", "first"), [(135e6, True), (1.54e9, True), (3.09e9, False), (7.6e9, False), (0, False)]
+)
+def test_the_code_comes_first_for_models_as_small_as_those_that_were_worse_than_it(parameters, first):
+    assert is_code_first(ServerSettings(), SimpleNamespace(parameters=parameters)) is first
+    assert is_code_first(ServerSettings(code_first="always"), SimpleNamespace(parameters=parameters))
 
 
 async def test_the_code_comes_before_the_model_has_written_a_word(scripted, doors, passage):
