@@ -31,7 +31,7 @@ class Written:
 
     `right`: the model's words hold the right answer; `first`: they name it before any other of its kind; `shown`: the
     whole answer that a user sees holds it: with the code first, after, or after only where the words do not stand on it
-    (as of models of three billion parameters and more).
+    (as of models of a billion parameters and more).
     """
 
     task: Task

@@ -113,7 +113,7 @@ class _Course:
     pieces: list[str] = field(default_factory=list)
     prompt: tuple[Turn, ...] = ()
     written: str = ""
-    is_pointing: bool = False  # the model wrote markers and no words
+    is_pointing: bool = False  # a marker stands where a name should
     measured: Groundedness | None = None
     finish: Finish | None = None
     adapter: str | None = None
@@ -254,8 +254,8 @@ async def _without_model(course: _Course, error: EngineError) -> AsyncGenerator[
 
 
 async def _write(model: Model, course: _Course) -> AsyncGenerator[str]:
-    """The completion's pieces, without secrets, its markers those of `found.passages` or gone, and spelled out where it
-    says nothing else; a piece that may be half of a marker waits for the next."""
+    """The completion's pieces, without secrets, its markers those of `found.passages` or gone, and spelled out where
+    they stand for a name; a piece that may be half of a marker waits for the next."""
     prompt = _render(model, course)
     numbers = _numbers(prompt.passages, course.found.passages)
     redactor, held = Redactor(), ""

@@ -27,6 +27,9 @@ _RETURNS = re.compile(r"^\s*return\b")
 _ASKS_VALUE = re.compile(r"\b(?:defaults?|value|set to|how many|how long|how often|how large|limit|version|timeout)\b")
 _ASKS_ERROR = re.compile(r"\b(?:raises?d?|exceptions?|errors?|throws?|fails?|panics?)\b")
 _ASKS_RETURN = re.compile(r"\b(?:returns?|gives? back|result)\b")
+_MARKER_AS_NAME = re.compile(
+    r"\b(?:is|are|in|by|see|file|function|method|class)\s+(?:\[\d{1,3}\])+\s*(?:[.,;]|$)", re.I | re.M
+)
 _NAME = re.compile(r"[A-Za-z_$][\w$]*")
 _FILE_NAME = re.compile(r"[\w-]+\.\w+")
 _WORD = re.compile(r"[^\W\d_][\w$]*|\d+|_[\w$]+")
@@ -79,12 +82,13 @@ def write_extract(quotes: Sequence[Quote]) -> str:
 
 
 def spelled_out(answer: str, passages: Sequence[Passage], most: int = 3) -> str:
-    """What is missing from an answer of nothing but markers: what and where each of them is; "" for any other answer.
+    """What is missing where a marker stands for a name ("[1]", "It is in [1]."): what and where each marked passage is;
+    "" for any other answer.
 
     Qwen2.5-Coder-1.5B, asked in which file something is, mostly answers `[1]`.
     """
     numbers = cited(answer, passages)[:most]
-    if not numbers or re.search(r"\w", renumber(answer, {})):
+    if not numbers or (re.search(r"\w", renumber(answer, {})) and not _MARKER_AS_NAME.search(answer)):
         return ""
     marked = [(n, passages[n - 1]) for n in numbers]
     named = [f"{_name(p.symbol, p.path, [(p.start_line, p.end_line)])} [{n}]" for n, p in marked]

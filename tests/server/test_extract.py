@@ -134,11 +134,14 @@ def test_whatever_the_text_quotes_are_lines_of_it(text, question):
         ("[2]", "\n\n`run` in `src/config.py`, lines 1-6 [2]"),
         (" [2].\n", "\n\n`run` in `src/config.py`, lines 1-6 [2]"),
         ("[2][1][9]", "\n\n`run` in `src/config.py`, lines 1-6 [2]; `run` in `src/sign.py`, lines 11-29 [1]"),
-        ("In [2]", ""),
+        ("In the file [2].", "\n\n`run` in `src/config.py`, lines 1-6 [2]"),
+        ("What retries is [2], it says.", "\n\n`run` in `src/config.py`, lines 1-6 [2]"),
+        ("It is in `config.py` [2].", ""),
+        ("It retries five times [2]. Then it is", ""),
         ("1 [2]", ""),
         ("[9]", ""),
         ("", ""),
     ],
 )
-def test_an_answer_of_markers_alone_is_spelled_out_and_no_other(answer, missing, found):
+def test_a_marker_in_the_place_of_a_name_is_spelled_out_and_no_other(answer, missing, found):
     assert spelled_out(answer, found) == missing
