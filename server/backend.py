@@ -32,7 +32,7 @@ from server.several import SeveralServing
 log = logging.getLogger(__name__)
 T = TypeVar("T")
 BEING_READ = "the index is being read"
-# Below it a model's words are more often wrong than the quoted code; of 1.5 billion they are not: benchmarks/answers.md.
+# Below it a model's words are oftener wrong than the quoted code (of 1.5 billion they are not), benchmarks/answers.md
 TRUSTED_FROM = 1_000_000_000  # parameters
 
 AnyServing = Serving | RemoteServing | SeveralServing
