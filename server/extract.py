@@ -27,8 +27,9 @@ _RETURNS = re.compile(r"^\s*return\b")
 _ASKS_VALUE = re.compile(r"\b(?:defaults?|value|set to|how many|how long|how often|how large|limit|version|timeout)\b")
 _ASKS_ERROR = re.compile(r"\b(?:raises?d?|exceptions?|errors?|throws?|fails?|panics?)\b")
 _ASKS_RETURN = re.compile(r"\b(?:returns?|gives? back|result)\b")
+# One line that names nothing and ends with the marker: a longer answer that ends "as is shown in [1]." says more.
 _MARKER_AS_NAME = re.compile(
-    r"\b(?:is|are|in|by|see|file|function|method|class)\s+(?:\[\d{1,3}\])+\s*(?:[.,;]|$)", re.I | re.M
+    r"\A[^\n`]*\b(?:is|are|in|by|see|file|function|method|class)\s+(?:\[\d{1,3}\])+[\s.]*\Z", re.I
 )
 _NAME = re.compile(r"[A-Za-z_$][\w$]*")
 _FILE_NAME = re.compile(r"[\w-]+\.\w+")
