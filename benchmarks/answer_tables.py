@@ -29,6 +29,7 @@ Rivals = dict[tuple[str, str], frozenset[str]]
 class Written:
     """One completion of one configuration, and what the product makes of it.
 
+    `pointing`: a marker stands where a name should; what it marks is spelled out, which is no merit of the words.
     `right`: the model's words hold the right answer; `first`: they name it before any other of its kind; `shown`: the
     whole answer that a user sees holds it: with the code first, after, or after only where the words do not stand on it
     (as of models of a billion parameters and more).
@@ -36,6 +37,7 @@ class Written:
 
     task: Task
     stopped: bool
+    pointing: bool
     measured: Groundedness
     right: bool
     first: bool
@@ -89,7 +91,7 @@ def print_answers(runs: dict[str, list[Written]]) -> None:
     rows = []
     for name, every in runs.items():
         n = [str(len(every)), f"{fmean(w.seconds for w in every):.1f}"]
-        shares = [_share([getattr(w, field) for w in every]) for field in ("right", "first", "quoted")]
+        shares = [_share([getattr(w, field) for w in every]) for field in ("pointing", "right", "first", "quoted")]
         shown = [
             _share([getattr(w, field) for w in every])
             for field in ("shown_code_first", "shown_model_first", "shown_as_if_large")
@@ -97,21 +99,21 @@ def print_answers(runs: dict[str, list[Written]]) -> None:
         rows.append([name, *n, *shares, *shown])
     _table(
         "The model's words, and what is shown",
-        "configuration n seconds right first extract shown_code shown_model as_if_large",
+        "configuration n seconds pointing right first extract shown_code shown_model as_if_large",
         rows,
     )
 
 
 def print_thresholds(runs: dict[str, list[Written]]) -> None:
     """The least groundedness that sets right from wrong best on the calibrating half, judged on the other half."""
-    pooled = [w for every in runs.values() for w in every]
+    pooled = [w for every in runs.values() for w in every if not w.pointing]
     best = max(
         (n / 20 for n in range(1, 20)), key=lambda t: (_balance([w for w in pooled if w.task.calibrates], t), -t)
     )
     print(f"\nWhat parts right from wrong best on the calibrating half: {best:.2f} (in use {MIN_GROUNDEDNESS})")
     rows = []
     for name, every in [*runs.items(), ("all", pooled)]:
-        judged = [w for w in every if not w.task.calibrates]
+        judged = [w for w in every if not w.task.calibrates and not w.pointing]
         above = [w for w in judged if w.measured.score >= MIN_GROUNDEDNESS]
         below = [w for w in judged if w.measured.score < MIN_GROUNDEDNESS]
         scores = [_mean([w.measured.score for w in judged if w.right is right]) for right in (True, False)]
@@ -183,15 +185,16 @@ def _read(file: Path, tasks: Sequence[Task], doors: dict[str, Doors], rivals: Ri
 def _judge(row: dict[str, Any], task: Task, doors: dict[str, Doors], rivals: Rivals) -> Written:
     passages = [Passage(**one) for one in row["passages"]]
     text = renumber(row["text"], dict(enumerate(row["read"], 1)))
-    text += (pointed := spelled_out(text, passages))
     quotes = extract(task.text, passages)
     verified = range(1, len(passages) + 1)
     measured = measure(text, task.text, Sources(passages, quotes, verified, doors[task.repository].knows))
-    is_grounded = measured.score >= MIN_GROUNDEDNESS
+    text += (pointed := spelled_out(text, passages))
+    is_grounded = bool(pointed) or measured.score >= MIN_GROUNDEDNESS
     quoted = write_extract(quotes)
     return Written(
         task,
         row["finish"]["reason"] == "stop",
+        bool(pointed),
         measured,
         holds(task, text),
         names_first(task, text, rivals[task.repository, task.kind]),

@@ -222,7 +222,7 @@ async def _model_words(model: Model, course: _Course) -> AsyncGenerator[AnswerEv
         return
     measured = await _measure_words(course)
     is_grounded = measured.score >= course.doors.min_groundedness
-    if not is_grounded:
+    if not is_grounded and not course.is_pointing:
         yield course.note(f"Little of this stands on your code (groundedness {measured.score:.2f}).")
     stands_alone = course.doors.words_alone and is_grounded and measured.cited_sentences and not course.is_pointing
     if course.quotes and not stands_alone:
@@ -238,7 +238,7 @@ async def _checked_words(model: Model, course: _Course) -> AsyncGenerator[Answer
         yield course.note(f"The model broke off ({error}); this is what the code says.")
         return
     measured = await _measure_words(course)
-    if measured.score >= course.doors.min_groundedness:
+    if measured.score >= course.doors.min_groundedness or course.is_pointing:
         yield course.say(MODELS_WORDS + written)
     else:
         why = f"too little of them stands on your code (groundedness {measured.score:.2f})"
@@ -278,8 +278,7 @@ async def _write(model: Model, course: _Course) -> AsyncGenerator[str]:
         yield held
     if missing := spelled_out(course.written, course.found.passages):
         course.is_pointing = True
-        course.written += missing
-        yield missing
+        yield missing  # not what the model wrote: it would be found, whatever the model meant
 
 
 def _render(model: Model, course: _Course) -> Prompt:
