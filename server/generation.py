@@ -259,7 +259,7 @@ async def _chunks(response: httpx.Response, adapter: str = "") -> AsyncGenerator
             raise AdapterMissing(f"the engine does not serve {adapter}: start it with that adapter loaded")
         # 401 and 403 are about our key and 404 about our model's name: every other question would meet them too.
         kind = GenerationRefused if response.status_code in (400, 413, 422, 429) else GenerationError
-        raise kind(f"the engine answered {response.status_code}: {response.text[:200]}")
+        raise kind(f"the engine answered {response.status_code}: {_message(response)}")
     lines = response.aiter_lines()
     async for line in lines:
         if not line.startswith("data: "):
