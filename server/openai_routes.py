@@ -26,7 +26,7 @@ def add_openai_routes(app: FastAPI, backend: Backend, answers: Answers) -> None:
     """Add them to the application."""
     _add_chat(app, backend, answers)
     _add_completions(app, backend, answers)
-    _add_about_models(app, backend)
+    _add_embeddings_and_models(app, backend)
 
 
 def _add_chat(app: FastAPI, backend: Backend, answers: Answers) -> None:
@@ -60,7 +60,7 @@ def _add_completions(app: FastAPI, backend: Backend, answers: Answers) -> None:
         return whole
 
 
-def _add_about_models(app: FastAPI, backend: Backend) -> None:
+def _add_embeddings_and_models(app: FastAPI, backend: Backend) -> None:
     @app.post("/v1/embeddings", summary="Embeddings by the index's embedder")
     async def embeddings(body: EmbeddingRequest) -> Json:
         index = backend.keeper.index
