@@ -32,7 +32,7 @@ class Written:
     `pointing`: a marker stands where a name should; what it marks is spelled out, which is no merit of the words.
     `right`: the model's words hold the right answer; `first`: they name it before any other of its kind; `shown`: the
     whole answer that a user sees holds it: with the code first, after, or after only where the words do not stand on it
-    (as of models of a billion parameters and more).
+    (as of models of three billion parameters and more).
     """
 
     task: Task

@@ -91,7 +91,7 @@ class ServerSettings(SectionSettings):
     max_tokens: int = Field(384, ge=1, description="longest completion when the request does not say; tokens")
     temperature: float = Field(0.0, ge=0, le=2, description="sampling temperature when the request does not say")
     code_first: Literal["auto", "always", "never"] = Field(
-        "auto", description="quote the code before the model's words; auto: for base models below 1 billion parameters"
+        "auto", description="quote the code before the model's words; auto: for base models below 3 billion parameters"
     )
     min_groundedness: float = Field(
         MIN_GROUNDEDNESS, ge=0, le=1, description="below this share of found claims the model's words never stand alone"
