@@ -217,8 +217,8 @@ def is_code_first(settings: ServerSettings, base_model: BaseModel) -> bool:
 
 
 def is_small(base_model: BaseModel) -> bool:
-    """Whether it is too small to be trusted. Shown alone where they stand on the code found and cite it, the words of a
-    model of 0.5 billion parameters held the answer to 87 of 100 questions, those of an adapter on 1.5 billion to 90; the
+    """Whether it is too small to be trusted. Shown alone where they stand on the code found and cite it, the words of
+    one of 0.5 billion parameters held the answer to 87 of 100 questions, those of an adapter on 1.5 billion to 90; the
     code alone, to 95.
 
     A model behind an endpoint has 0 parameters that we know of: whoever set it chose it.
