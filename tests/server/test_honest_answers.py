@@ -10,7 +10,7 @@ import pytest
 
 from indexer.index import IndexUnavailable
 from server.adapter import UnknownAdapter
-from server.assist import CODES_WORDS, Text, Wish, answer
+from server.assist import CODES_WORDS, MODELS_WORDS, Text, Wish, answer
 from server.backend import is_code_first
 from server.engine import EngineError
 from server.generation import GenerationError
@@ -72,6 +72,13 @@ async def test_a_marker_without_words_says_what_it_points_at_and_the_code_comes_
     said = f"{''.join(script).rstrip()}\n\n`run` in `app.py`, lines 1-4 [1]"
     assert done.answer.startswith(f"{said}{CODES_WORDS}{QUOTED}")
     assert ([c.index for c in done.citations], done.notices) == ([1], ())
+
+
+async def test_what_a_small_model_points_at_follows_the_code(ask):
+    done = await ask("[1]", code_first=True)
+    assert done.answer.startswith(QUOTED)
+    assert done.answer.endswith(f"{MODELS_WORDS}[1]\n\n`run` in `app.py`, lines 1-4 [1]")
+    assert done.notices == ()
 
 
 @pytest.mark.parametrize(
